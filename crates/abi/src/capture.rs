@@ -1,0 +1,318 @@
+//! Which guest memory belongs to a call, and how a copy of it is kept.
+//!
+//! The walk follows the handles among a call's arguments, as the tables describe them, and asks a [`Reader`]
+//! for each piece. It runs in the sensor while the vCPU waits, on memory that a hostile guest wrote: pieces,
+//! bytes and elements are bounded ([`MAX_SEGMENTS`], [`MAX_SEGMENT_BYTES`], [`MAX_FOLLOWED_ELEMENTS`]), nothing is
+//! allocated, and the depth is that of the static types.
+//!
+//! A captured piece is a *segment*: it names the guest address it came from, so a decoder finds the bytes
+//! behind a pointer by the pointer's value and needs no copy of the plan. On the wire:
+//!
+//! ```text
+//!  0        8           12          16                       16 + captured, padded to 8
+//!  +--------+-----------+-----------+------------------------+
+//!  | gva    | requested | captured  | bytes …                |   all little-endian
+//!  +--------+-----------+-----------+------------------------+
+//! ```
+//!
+//! `captured < requested` means cut short by a bound; bit 31 of `captured` means that the memory could not be
+//! read beyond that many bytes.
+
+use crate::call::{Abi, Arg, Hypercall, SubOpFrom, cut_to_width};
+use crate::layout::Width;
+use crate::types::{Count, Handle, Struct, Tag, Type, Union};
+
+/// The most segments one capture holds.
+pub const MAX_SEGMENTS: usize = 24;
+/// The most bytes one segment holds.
+pub const MAX_SEGMENT_BYTES: u32 = 4096;
+/// Handles are followed inside this many elements of an array.
+pub const MAX_FOLLOWED_ELEMENTS: u64 = 8;
+/// Bytes of a segment before its data.
+pub const SEGMENT_HEADER_BYTES: usize = 16;
+/// Set in `captured` when the guest memory ended there.
+pub const UNREADABLE: u32 = 1 << 31;
+
+/// A hypercall's registers, as far as decoding and capturing need them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registers {
+    /// (E)RAX at entry.
+    pub number: u64,
+    /// The argument registers in ABI order.
+    pub args: [u64; 6],
+    /// The caller's ABI.
+    pub width: Width,
+}
+
+impl Registers {
+    /// Argument `index`, cut to the caller's width; 0 beyond the last.
+    #[must_use]
+    pub fn arg(&self, index: u8) -> u64 {
+        let value = self.args.get(usize::from(index)).copied().unwrap_or(0);
+        cut_to_width(value, self.width)
+    }
+}
+
+/// When the capture is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before L1 runs the call: what the guest supplies.
+    Entry,
+    /// After it: what Xen has written.
+    Exit,
+}
+
+/// Names a captured piece while the walk goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece(pub usize);
+
+/// Copies guest memory into the event under construction.
+pub trait Reader {
+    /// Captures up to `len` bytes at `gva`. `None`: no room is left.
+    fn capture(&mut self, gva: u64, len: u64) -> Option<Piece>;
+
+    /// As [`Reader::capture`] for a NUL-terminated text: stops behind the NUL.
+    fn capture_text(&mut self, gva: u64, max: u32) -> Option<Piece>;
+
+    /// A little-endian integer of `bytes` bytes at `offset` in a captured piece, if it was captured so far.
+    fn integer(&self, piece: Piece, offset: u64, bytes: u32) -> Option<u64>;
+}
+
+/// Whether anything is to be captured for this call at this phase: a cheap test for the common case.
+#[must_use]
+pub fn wants(abi: &Abi, registers: &Registers, phase: Phase) -> bool {
+    let Some(call) = abi.call(registers.number) else { return false };
+    arguments(call, registers)
+        .iter()
+        .enumerate()
+        .any(|(index, arg)| arg_wants(arg, registers.arg(index as u8), phase))
+}
+
+fn arg_wants(arg: &Arg, value: u64, phase: Phase) -> bool {
+    matches!(arg.ty, Type::Handle(handle) if value != 0 && handle_wants(handle, phase))
+}
+
+fn handle_wants(handle: &Handle, phase: Phase) -> bool {
+    let travels = match phase {
+        Phase::Entry => handle.direction.is_in(),
+        Phase::Exit => handle.direction.is_out(),
+    };
+    travels || handle.to.has_handles()
+}
+
+/// Walks the call's arguments and captures what stands behind them.
+pub fn capture(abi: &Abi, registers: &Registers, phase: Phase, reader: &mut impl Reader) {
+    let Some(call) = abi.call(registers.number) else { return };
+    let mut walk = Walk { registers, phase, reader, sub_op: None };
+    walk.sub_op = register_sub_op(call, registers);
+    for (index, arg) in arguments(call, registers).iter().enumerate() {
+        if let Type::Handle(handle) = arg.ty {
+            let piece = walk.follow(handle, registers.arg(index as u8), None);
+            walk.note_sub_op(call, index, piece);
+        }
+    }
+}
+
+/// The arguments that apply: the sub-op's own if the number stands in a register, else the call's.
+#[must_use]
+pub fn arguments(call: &'static Hypercall, registers: &Registers) -> &'static [Arg] {
+    register_sub_op(call, registers).and_then(|number| call.sub_op(number)).map_or(call.args, |op| op.args)
+}
+
+/// The sub-op number if a register holds it.
+#[must_use]
+pub fn register_sub_op(call: &Hypercall, registers: &Registers) -> Option<u64> {
+    match call.sub_ops?.from {
+        SubOpFrom::Arg { index, mask } => Some(registers.arg(index) & mask),
+        SubOpFrom::Memory { .. } | SubOpFrom::FirstBuffer { .. } => None,
+    }
+}
+
+/// The struct that holds a handle or union, for sibling fields.
+#[derive(Clone, Copy)]
+struct Holder {
+    structure: &'static Struct,
+    piece: Piece,
+    offset: u64,
+}
+
+struct Walk<'a, R> {
+    registers: &'a Registers,
+    phase: Phase,
+    reader: &'a mut R,
+    sub_op: Option<u64>,
+}
+
+impl<R: Reader> Walk<'_, R> {
+    fn note_sub_op(&mut self, call: &Hypercall, arg: usize, piece: Option<Piece>) {
+        let (Some(sub_ops), Some(piece)) = (call.sub_ops, piece) else { return };
+        match sub_ops.from {
+            SubOpFrom::Memory { index } if usize::from(index) == arg => {
+                self.sub_op = self.reader.integer(piece, 0, 4);
+            }
+            SubOpFrom::FirstBuffer { index, ty } if usize::from(index) == arg => {
+                let word = self.registers.width.word_bytes();
+                if let Some(gva) = self.reader.integer(piece, 0, word) {
+                    self.follow_first_buffer(gva, ty);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn follow_first_buffer(&mut self, gva: u64, ty: &'static Type) {
+        let size = u64::from(ty.bytes(self.registers.width));
+        if gva == 0 {
+            return;
+        }
+        if let Some(piece) = self.reader.capture(gva, size) {
+            self.sub_op = self.reader.integer(piece, 0, 4);
+            self.inside(ty, piece, 0, None);
+        }
+    }
+
+    fn follow(&mut self, handle: &Handle, gva: u64, holder: Option<Holder>) -> Option<Piece> {
+        if gva == 0 || !handle_wants(handle, self.phase) {
+            return None;
+        }
+        if let Count::Text(max) = handle.count {
+            return self.reader.capture_text(gva, max);
+        }
+        let count = self.count(handle.count, holder)?;
+        let size = u64::from(handle.to.bytes(self.registers.width));
+        if count == 0 {
+            return None;
+        }
+        let piece = self.reader.capture(gva, size.saturating_mul(count))?;
+        if handle.to.has_handles() {
+            for element in 0..count.min(MAX_FOLLOWED_ELEMENTS) {
+                self.inside(handle.to, piece, element * size, None);
+            }
+        }
+        Some(piece)
+    }
+
+    fn inside(&mut self, ty: &'static Type, piece: Piece, offset: u64, holder: Option<Holder>) {
+        let width = self.registers.width;
+        match ty {
+            Type::Handle(handle) => {
+                let bytes = ty.bytes(width);
+                if let Some(gva) = self.reader.integer(piece, offset, bytes) {
+                    self.follow(handle, cut_to_width(gva, width), holder);
+                }
+            }
+            Type::Struct(structure) => self.fields(structure, piece, offset),
+            Type::Union(union) => {
+                if let Some(case) = self.live_case(union, holder) {
+                    self.inside(case, piece, offset, holder);
+                }
+            }
+            Type::Array(array) if array.of.has_handles() => {
+                let size = u64::from(array.of.bytes(width));
+                for element in 0..u64::from(array.len).min(MAX_FOLLOWED_ELEMENTS) {
+                    self.inside(array.of, piece, offset + element * size, None);
+                }
+            }
+            Type::Int(_) | Type::Array(_) | Type::Chars(_) | Type::Bytes(_) => {}
+        }
+    }
+
+    fn fields(&mut self, structure: &'static Struct, piece: Piece, offset: u64) {
+        let holder = Holder { structure, piece, offset };
+        for (index, field) in structure.fields.iter().enumerate() {
+            if field.ty.has_handles() {
+                let at = offset + u64::from(structure.offset(index, self.registers.width));
+                self.inside(&field.ty, piece, at, Some(holder));
+            }
+        }
+    }
+
+    fn live_case(&self, union: &Union, holder: Option<Holder>) -> Option<&'static Type> {
+        let tag = match union.tag {
+            Tag::SubOp => self.sub_op,
+            Tag::Field(name) => self.sibling(name, holder),
+        };
+        select_case(union, tag).map(|case| &case.ty)
+    }
+
+    fn sibling(&self, name: &str, holder: Option<Holder>) -> Option<u64> {
+        let Holder { structure, piece, offset } = holder?;
+        let index = structure.position(name)?;
+        let bytes = structure.fields[index].ty.bytes(self.registers.width);
+        let at = offset + u64::from(structure.offset(index, self.registers.width));
+        self.reader.integer(piece, at, bytes.min(8))
+    }
+
+    fn count(&self, count: Count, holder: Option<Holder>) -> Option<u64> {
+        element_count(count, |index| self.registers.arg(index), |name| self.sibling(name, holder))
+    }
+}
+
+/// The member that `tag` selects, else the one without a condition.
+pub(crate) fn select_case(union: &Union, tag: Option<u64>) -> Option<&'static crate::Case> {
+    let tagged = tag.and_then(|tag| union.cases.iter().find(|case| case.when.contains(&tag)));
+    tagged.or_else(|| union.cases.iter().find(|case| case.when.is_empty()))
+}
+
+/// The number of elements behind a handle; `None` when it depends on a value that is not at hand.
+pub(crate) fn element_count(
+    count: Count,
+    arg: impl Fn(u8) -> u64,
+    sibling: impl Fn(&str) -> Option<u64>,
+) -> Option<u64> {
+    Some(match count {
+        Count::One => 1,
+        Count::Fixed(n) | Count::Text(n) => u64::from(n),
+        Count::Arg { index, mask } => arg(index) & mask,
+        Count::Field(name) => sibling(name)?,
+        Count::FieldBits(name) => sibling(name)?.div_ceil(8),
+        Count::FieldTimes(name, times) => sibling(name)?.saturating_mul(u64::from(times)),
+    })
+}
+
+/// One captured piece of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment<'a> {
+    /// Where it stood in the guest.
+    pub gva: u64,
+    /// How many bytes the call refers to, cut to 32 bits.
+    pub requested: u32,
+    /// What was copied.
+    pub bytes: &'a [u8],
+    /// The guest's memory could not be read any further.
+    pub unreadable: bool,
+}
+
+/// The segments of one capture, in their wire form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segments<'a>(pub &'a [u8]);
+
+impl<'a> Segments<'a> {
+    /// The segments in capture order; stops at the first that does not fit.
+    pub fn iter(self) -> impl Iterator<Item = Segment<'a>> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (segment, after) = split_segment(rest)?;
+            rest = after;
+            Some(segment)
+        })
+    }
+
+    /// The segment that starts at `gva`.
+    #[must_use]
+    pub fn find(self, gva: u64) -> Option<Segment<'a>> {
+        self.iter().find(|segment| segment.gva == gva)
+    }
+}
+
+fn split_segment(bytes: &[u8]) -> Option<(Segment<'_>, &[u8])> {
+    let (header, rest) = bytes.split_at_checked(SEGMENT_HEADER_BYTES)?;
+    let gva = u64::from_le_bytes(header.get(..8)?.try_into().ok()?);
+    let requested = u32::from_le_bytes(header.get(8..12)?.try_into().ok()?);
+    let captured = u32::from_le_bytes(header.get(12..16)?.try_into().ok()?);
+    let len = (captured & !UNREADABLE) as usize;
+    let (padded, after) = rest.split_at_checked(len.checked_next_multiple_of(8)?)?;
+    let segment =
+        Segment { gva, requested, bytes: padded.get(..len)?, unreadable: captured & UNREADABLE != 0 };
+    Some((segment, after))
+}

@@ -1,0 +1,114 @@
+//! `event_channel_op` (Xen public/event_channel.h).
+
+use super::prelude::*;
+
+enumeration!(STATUS = "state of a port" {
+    0 => "EVTCHNSTAT_closed", 1 => "EVTCHNSTAT_unbound", 2 => "EVTCHNSTAT_interdomain",
+    3 => "EVTCHNSTAT_pirq", 4 => "EVTCHNSTAT_virq", 5 => "EVTCHNSTAT_ipi",
+});
+
+enumeration!(pub(super) VIRQ = "virtual interrupts (public/xen.h)" {
+    0 => "VIRQ_TIMER", 1 => "VIRQ_DEBUG", 2 => "VIRQ_CONSOLE", 3 => "VIRQ_DOM_EXC",
+    4 => "VIRQ_TBUF", 6 => "VIRQ_DEBUGGER", 7 => "VIRQ_XENOPROF", 8 => "VIRQ_CON_RING",
+    9 => "VIRQ_PCPU_STATE", 10 => "VIRQ_MEM_EVENT", 11 => "VIRQ_ARGO", 12 => "VIRQ_ENOMEM",
+    13 => "VIRQ_XENPMU", 16 => "VIRQ_MCA",
+});
+
+const VIRQ_NUMBER: Type = Type::enumeration(Int::U32, &VIRQ);
+
+structure!(ALLOC_UNBOUND = "struct evtchn_alloc_unbound" {
+    field("dom", Type::DOMID),
+    field("remote_dom", Type::DOMID),
+    field("port", Type::PORT).out(),
+});
+structure!(BIND_INTERDOMAIN = "struct evtchn_bind_interdomain" {
+    field("remote_dom", Type::DOMID),
+    field("remote_port", Type::PORT),
+    field("local_port", Type::PORT).out(),
+});
+structure!(BIND_VIRQ = "struct evtchn_bind_virq" {
+    field("virq", VIRQ_NUMBER),
+    field("vcpu", Type::VCPU),
+    field("port", Type::PORT).out(),
+});
+flag_set!(PIRQ_FLAGS = "BIND_PIRQ__*" { 1 => "BIND_PIRQ__WILL_SHARE" });
+structure!(BIND_PIRQ = "struct evtchn_bind_pirq" {
+    field("pirq", Type::U32),
+    field("flags", Type::flags(Int::U32, &PIRQ_FLAGS)),
+    field("port", Type::PORT).out(),
+});
+structure!(BIND_IPI = "struct evtchn_bind_ipi" {
+    field("vcpu", Type::VCPU),
+    field("port", Type::PORT).out(),
+});
+structure!(CLOSE = "struct evtchn_close" { field("port", Type::PORT) });
+structure!(SEND = "struct evtchn_send" { field("port", Type::PORT) });
+structure!(STATUS_UNBOUND = "evtchn_status_t.u.unbound" { field("dom", Type::DOMID).out() });
+structure!(STATUS_INTERDOMAIN = "evtchn_status_t.u.interdomain" {
+    field("dom", Type::DOMID).out(),
+    field("port", Type::PORT).out(),
+});
+structure!(STATUS_OP = "struct evtchn_status" {
+    field("dom", Type::DOMID),
+    field("port", Type::PORT),
+    field("status", Type::enumeration(Int::U32, &STATUS)).out(),
+    field("vcpu", Type::VCPU).out(),
+    field("u", Type::Union(&Union { tag: Tag::Field("status"), min_size: 0, cases: &[
+        case(&[1], "unbound", Type::Struct(&STATUS_UNBOUND)),
+        case(&[2], "interdomain", Type::Struct(&STATUS_INTERDOMAIN)),
+        case(&[3], "pirq", Type::U32),
+        case(&[4], "virq", VIRQ_NUMBER),
+    ] })).out(),
+});
+structure!(BIND_VCPU = "struct evtchn_bind_vcpu" {
+    field("port", Type::PORT),
+    field("vcpu", Type::VCPU),
+});
+structure!(UNMASK = "struct evtchn_unmask" { field("port", Type::PORT) });
+structure!(RESET = "struct evtchn_reset" { field("dom", Type::DOMID) });
+structure!(INIT_CONTROL = "struct evtchn_init_control" {
+    field("control_gfn", Type::FRAME64),
+    field("offset", Type::U32),
+    field("vcpu", Type::VCPU),
+    field("link_bits", Type::U8).out(),
+    field("_pad", Type::Bytes(7)),
+});
+structure!(EXPAND_ARRAY = "struct evtchn_expand_array" { field("array_gfn", Type::FRAME64) });
+structure!(SET_PRIORITY = "struct evtchn_set_priority" {
+    field("port", Type::PORT),
+    field("priority", Type::U32),
+});
+
+const CMD: Arg = arg("cmd", Type::S32);
+
+macro_rules! evtchn {
+    ($number:literal, $name:literal, $direction:ident $structure:ident) => {
+        op($number, $name, &[CMD, arg("arg", handle!($direction, Type::Struct(&$structure), Count::One))])
+    };
+}
+
+pub(super) const EVENT_CHANNEL_OP: Hypercall = Hypercall {
+    number: 32,
+    name: "event_channel_op",
+    args: &[CMD, arg("arg", Type::ADDRESS)],
+    returns: Show::Errno,
+    sub_ops: Some(SubOps {
+        from: SubOpFrom::Arg { index: 0, mask: u32::MAX as u64 },
+        ops: &[
+            evtchn!(0, "EVTCHNOP_bind_interdomain", InOut BIND_INTERDOMAIN),
+            evtchn!(1, "EVTCHNOP_bind_virq", InOut BIND_VIRQ),
+            evtchn!(2, "EVTCHNOP_bind_pirq", InOut BIND_PIRQ),
+            evtchn!(3, "EVTCHNOP_close", In CLOSE),
+            evtchn!(4, "EVTCHNOP_send", In SEND),
+            evtchn!(5, "EVTCHNOP_status", InOut STATUS_OP),
+            evtchn!(6, "EVTCHNOP_alloc_unbound", InOut ALLOC_UNBOUND),
+            evtchn!(7, "EVTCHNOP_bind_ipi", InOut BIND_IPI),
+            evtchn!(8, "EVTCHNOP_bind_vcpu", In BIND_VCPU),
+            evtchn!(9, "EVTCHNOP_unmask", In UNMASK),
+            evtchn!(10, "EVTCHNOP_reset", In RESET),
+            evtchn!(11, "EVTCHNOP_init_control", InOut INIT_CONTROL),
+            evtchn!(12, "EVTCHNOP_expand_array", In EXPAND_ARRAY),
+            evtchn!(13, "EVTCHNOP_set_priority", In SET_PRIORITY),
+        ],
+    }),
+};

@@ -1,0 +1,63 @@
+//! Xen's public hypercall ABI.
+//!
+//! Facts come from the public headers that Debian ships in `libxen-dev` 4.20 (`xen/*.h`, MIT licence); the names
+//! are the headers'. One file per family. Where 4.17 lays a struct out differently, a union picks the form by
+//! `interface_version`, so that either hypervisor decodes right.
+
+mod event_channel;
+mod memory;
+mod misc;
+
+use crate::call::{Abi, Hypercall};
+
+/// Xen's ABI: every number of `xen.h`.
+pub static XEN: Abi = Abi { name: "xen", calls: &CALLS };
+
+/// One more than the largest number in use (`__HYPERVISOR_arch_7`).
+const NUMBERS: usize = 56;
+
+static CALLS: [Option<&'static Hypercall>; NUMBERS] =
+    by_number(&[&event_channel::EVENT_CHANNEL_OP, &memory::MEMORY_OP, &misc::MULTICALL, &misc::XEN_VERSION]);
+
+/// Puts each call into the slot of its number; fails to compile when two claim the same one.
+const fn by_number(calls: &[&'static Hypercall]) -> [Option<&'static Hypercall>; NUMBERS] {
+    let mut slots = [None; NUMBERS];
+    let mut i = 0;
+    while i < calls.len() {
+        let number = calls[i].number as usize;
+        assert!(slots[number].is_none(), "two hypercalls have the same number");
+        slots[number] = Some(calls[i]);
+        i += 1;
+    }
+    slots
+}
+
+/// Shorthands of the tables.
+mod prelude {
+    pub(super) use crate::call::{Arg, Hypercall, SubOp, SubOpFrom, SubOps};
+    pub(super) use crate::types::{Case, Count, Int, Show, Tag, Type, Union, field};
+    pub(super) use crate::{enumeration, flag_set, handle, handle64, structure};
+
+    /// An argument.
+    pub(super) const fn arg(name: &'static str, ty: Type) -> Arg {
+        Arg { name, ty }
+    }
+
+    /// A sub-op that returns zero or an errno.
+    pub(super) const fn op(number: u64, name: &'static str, args: &'static [Arg]) -> SubOp {
+        SubOp { number, name, args, returns: Show::Errno }
+    }
+
+    impl SubOp {
+        /// Says what a result means that is not an errno.
+        pub(super) const fn returning(mut self, returns: Show) -> Self {
+            self.returns = returns;
+            self
+        }
+    }
+
+    /// A union member selected by these tag values.
+    pub(super) const fn case(when: &'static [u64], name: &'static str, ty: Type) -> Case {
+        Case { when, name, ty }
+    }
+}

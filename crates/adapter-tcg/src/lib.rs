@@ -1,0 +1,1 @@
+//! The TCG adapter: a QEMU plugin.

@@ -1,0 +1,1 @@
+//! The engine: drains the rings, pairs and attributes events, and keeps recordings.

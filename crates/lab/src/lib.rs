@@ -1,0 +1,1 @@
+//! Fetches and boots real hypervisors for demos and tests.

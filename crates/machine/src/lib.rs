@@ -1,0 +1,19 @@
+//! Addresses, memory access and x86-64 page walks: the words every other crate speaks.
+//!
+//! Three parties read an L1's memory: the sensor inside QEMU, the engine beside it, and (later) tools that
+//! work on a dump. They share this crate so that an address means the same thing to all of them.
+//! Nothing here allocates, and nothing here trusts what it reads.
+//!
+//! Unless a name says otherwise an address belongs to L1: a [`Gpa`] is guest-physical for L0 and machine
+//! memory for L1 ("MFN" in Xen's words is `Gpa >> 12`); a [`Gva`] is a virtual address of L1 *or* of one of
+//! its 64-bit PV guests, which share one page table.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod memory;
+pub mod nested;
+pub mod paging;
+
+pub use address::{Gpa, Gva, PAGE_SIZE};
+pub use memory::{MemoryError, PhysicalMemory, RamLayout, RamRange, VirtualMemory};

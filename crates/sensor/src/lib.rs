@@ -1,0 +1,1 @@
+//! What every sensor does, over the machine trait.
