@@ -8,8 +8,23 @@ use crate::types::{Show, Type};
 pub struct Arg {
     /// The name the headers or Xen's handler use.
     pub name: &'static str,
-    /// Its meaning. An integer is cut to its size; a handle is followed.
+    /// Its meaning. An integer is cut to its size; a handle is followed. A 64-bit integer takes two registers
+    /// of a 32-bit caller, the lower half first.
     pub ty: Type,
+    /// The callers that have it, if only those of one width do.
+    pub only: Option<Width>,
+}
+
+impl Arg {
+    /// How many registers it takes.
+    #[must_use]
+    pub const fn registers(&self, width: Width) -> u8 {
+        match (self.only, &self.ty, width) {
+            (Some(Width::Bits64), _, Width::Bits32) | (Some(Width::Bits32), _, Width::Bits64) => 0,
+            (_, Type::Int(scalar), Width::Bits32) if scalar.int.bytes(Width::Bits32) == 8 => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Where a call keeps its sub-op number.

@@ -82,10 +82,19 @@ pub trait Reader {
 #[must_use]
 pub fn wants(abi: &Abi, registers: &Registers, phase: Phase) -> bool {
     let Some(call) = abi.call(registers.number) else { return false };
-    arguments(call, registers)
-        .iter()
-        .enumerate()
-        .any(|(index, arg)| arg_wants(arg, registers.arg(index as u8), phase))
+    placed(arguments(call, registers), registers.width)
+        .any(|(index, arg)| arg_wants(arg, registers.arg(index), phase))
+}
+
+/// The arguments a caller of this width passes, each with its (first) register.
+pub(crate) fn placed(args: &'static [Arg], width: Width) -> impl Iterator<Item = (u8, &'static Arg)> {
+    let mut next = 0;
+    args.iter().filter_map(move |arg| {
+        let taken = arg.registers(width);
+        let at = next;
+        next += taken;
+        (taken > 0).then_some((at, arg))
+    })
 }
 
 fn arg_wants(arg: &Arg, value: u64, phase: Phase) -> bool {
@@ -105,9 +114,9 @@ pub fn capture(abi: &Abi, registers: &Registers, phase: Phase, reader: &mut impl
     let Some(call) = abi.call(registers.number) else { return };
     let mut walk = Walk { registers, phase, reader, sub_op: None };
     walk.sub_op = register_sub_op(call, registers);
-    for (index, arg) in arguments(call, registers).iter().enumerate() {
+    for (index, arg) in placed(arguments(call, registers), registers.width) {
         if let Type::Handle(handle) = arg.ty {
-            let piece = walk.follow(handle, registers.arg(index as u8), None);
+            let piece = walk.follow(handle, registers.arg(index), None);
             walk.note_sub_op(call, index, piece);
         }
     }
@@ -128,12 +137,29 @@ pub fn register_sub_op(call: &Hypercall, registers: &Registers) -> Option<u64> {
     }
 }
 
+/// A place in a captured piece.
+#[derive(Clone, Copy)]
+struct Place {
+    piece: Piece,
+    /// Where the piece stood in the guest.
+    gva: u64,
+    offset: u64,
+}
+
+impl Place {
+    const fn further(mut self, bytes: u64) -> Self {
+        self.offset += bytes;
+        self
+    }
+}
+
 /// The struct that holds a handle or union, for sibling fields.
 #[derive(Clone, Copy)]
-struct Holder {
+struct Holder<'h> {
     structure: &'static Struct,
-    piece: Piece,
-    offset: u64,
+    place: Place,
+    /// The struct around it, in the same memory.
+    around: Option<&'h Holder<'h>>,
 }
 
 struct Walk<'a, R> {
@@ -144,13 +170,13 @@ struct Walk<'a, R> {
 }
 
 impl<R: Reader> Walk<'_, R> {
-    fn note_sub_op(&mut self, call: &Hypercall, arg: usize, piece: Option<Piece>) {
+    fn note_sub_op(&mut self, call: &Hypercall, arg: u8, piece: Option<Piece>) {
         let (Some(sub_ops), Some(piece)) = (call.sub_ops, piece) else { return };
         match sub_ops.from {
-            SubOpFrom::Memory { index } if usize::from(index) == arg => {
+            SubOpFrom::Memory { index } if index == arg => {
                 self.sub_op = self.reader.integer(piece, 0, 4);
             }
-            SubOpFrom::FirstBuffer { index, ty } if usize::from(index) == arg => {
+            SubOpFrom::FirstBuffer { index, ty } if index == arg => {
                 let word = self.registers.width.word_bytes();
                 if let Some(gva) = self.reader.integer(piece, 0, word) {
                     self.follow_first_buffer(gva, ty);
@@ -167,11 +193,11 @@ impl<R: Reader> Walk<'_, R> {
         }
         if let Some(piece) = self.reader.capture(gva, size) {
             self.sub_op = self.reader.integer(piece, 0, 4);
-            self.inside(ty, piece, 0, None);
+            self.inside(ty, Place { piece, gva, offset: 0 }, None);
         }
     }
 
-    fn follow(&mut self, handle: &Handle, gva: u64, holder: Option<Holder>) -> Option<Piece> {
+    fn follow(&mut self, handle: &Handle, gva: u64, holder: Option<&Holder<'_>>) -> Option<Piece> {
         if gva == 0 || !handle_wants(handle, self.phase) {
             return None;
         }
@@ -186,64 +212,75 @@ impl<R: Reader> Walk<'_, R> {
         let piece = self.reader.capture(gva, size.saturating_mul(count))?;
         if handle.to.has_handles() {
             for element in 0..count.min(MAX_FOLLOWED_ELEMENTS) {
-                self.inside(handle.to, piece, element * size, None);
+                self.inside(handle.to, Place { piece, gva, offset: element * size }, None);
             }
         }
         Some(piece)
     }
 
-    fn inside(&mut self, ty: &'static Type, piece: Piece, offset: u64, holder: Option<Holder>) {
+    fn inside(&mut self, ty: &'static Type, place: Place, holder: Option<&Holder<'_>>) {
         let width = self.registers.width;
-        match ty {
+        match ty.for_width(width) {
             Type::Handle(handle) => {
                 let bytes = ty.bytes(width);
-                if let Some(gva) = self.reader.integer(piece, offset, bytes) {
+                if let Some(gva) = self.reader.integer(place.piece, place.offset, bytes) {
                     self.follow(handle, cut_to_width(gva, width), holder);
                 }
             }
-            Type::Struct(structure) => self.fields(structure, piece, offset),
+            Type::Tail(handle) => {
+                let gva = place.gva.wrapping_add(place.offset);
+                self.follow(handle, cut_to_width(gva, width), holder);
+            }
+            Type::Struct(structure) => self.fields(structure, place, holder),
             Type::Union(union) => {
                 if let Some(case) = self.live_case(union, holder) {
-                    self.inside(case, piece, offset, holder);
+                    self.inside(case, place, holder);
                 }
             }
             Type::Array(array) if array.of.has_handles() => {
                 let size = u64::from(array.of.bytes(width));
                 for element in 0..u64::from(array.len).min(MAX_FOLLOWED_ELEMENTS) {
-                    self.inside(array.of, piece, offset + element * size, None);
+                    self.inside(array.of, place.further(element * size), holder);
                 }
             }
-            Type::Int(_) | Type::Array(_) | Type::Chars(_) | Type::Bytes(_) => {}
+            Type::Int(_) | Type::Array(_) | Type::Chars(_) | Type::Bytes(_) | Type::PerWidth(_) => {}
         }
     }
 
-    fn fields(&mut self, structure: &'static Struct, piece: Piece, offset: u64) {
-        let holder = Holder { structure, piece, offset };
+    fn fields(&mut self, structure: &'static Struct, place: Place, around: Option<&Holder<'_>>) {
+        let holder = Holder { structure, place, around };
         for (index, field) in structure.fields.iter().enumerate() {
             if field.ty.has_handles() {
-                let at = offset + u64::from(structure.offset(index, self.registers.width));
-                self.inside(&field.ty, piece, at, Some(holder));
+                let at = place.further(u64::from(structure.offset(index, self.registers.width)));
+                self.inside(&field.ty, at, Some(&holder));
             }
         }
     }
 
-    fn live_case(&self, union: &Union, holder: Option<Holder>) -> Option<&'static Type> {
+    fn live_case(&self, union: &Union, holder: Option<&Holder<'_>>) -> Option<&'static Type> {
         let tag = match union.tag {
             Tag::SubOp => self.sub_op,
             Tag::Field(name) => self.sibling(name, holder),
+            Tag::Bits { field, mask } => self.sibling(field, holder).map(|value| value & mask),
         };
         select_case(union, tag).map(|case| &case.ty)
     }
 
-    fn sibling(&self, name: &str, holder: Option<Holder>) -> Option<u64> {
-        let Holder { structure, piece, offset } = holder?;
-        let index = structure.position(name)?;
-        let bytes = structure.fields[index].ty.bytes(self.registers.width);
-        let at = offset + u64::from(structure.offset(index, self.registers.width));
-        self.reader.integer(piece, at, bytes.min(8))
+    /// The field called `name` of the struct that holds a value, or of the nearest one around it.
+    fn sibling(&self, name: &str, holder: Option<&Holder<'_>>) -> Option<u64> {
+        let mut next = holder;
+        while let Some(&Holder { structure, place, around }) = next {
+            if let Some(index) = structure.position(name) {
+                let bytes = structure.fields[index].ty.bytes(self.registers.width);
+                let at = place.offset + u64::from(structure.offset(index, self.registers.width));
+                return self.reader.integer(place.piece, at, bytes.min(8));
+            }
+            next = around;
+        }
+        None
     }
 
-    fn count(&self, count: Count, holder: Option<Holder>) -> Option<u64> {
+    fn count(&self, count: Count, holder: Option<&Holder<'_>>) -> Option<u64> {
         element_count(count, |index| self.registers.arg(index), |name| self.sibling(name, holder))
     }
 }
@@ -262,11 +299,16 @@ pub(crate) fn element_count(
 ) -> Option<u64> {
     Some(match count {
         Count::One => 1,
-        Count::Fixed(n) | Count::Text(n) => u64::from(n),
+        Count::Fixed(n) | Count::Text(n) | Count::Until { max: n, .. } => u64::from(n),
         Count::Arg { index, mask } => arg(index) & mask,
+        Count::ArgPer { index, per } => arg(index).div_ceil(u64::from(per)),
         Count::Field(name) => sibling(name)?,
         Count::FieldBits(name) => sibling(name)?.div_ceil(8),
         Count::FieldTimes(name, times) => sibling(name)?.saturating_mul(u64::from(times)),
+        Count::Least(one, other) => sibling(one)?.min(sibling(other)?),
+        Count::Span(first, last) => sibling(last)?.checked_sub(sibling(first)?)?.saturating_add(1),
+        Count::WideText(units) => u64::from(units),
+        Count::Product(one, other) => sibling(one)?.saturating_mul(sibling(other)?),
     })
 }
 

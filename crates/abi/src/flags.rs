@@ -31,7 +31,8 @@ pub struct FlagSet {
     /// `(mask, value, name)`: named when `word & mask == value`. A single bit has `mask == value`;
     /// a multi-bit part lists its values one by one (a value of 0 is shown only when listed).
     pub bits: &'static [(u64, u64, &'static str)],
-    /// `(mask, name)`: parts shown as a number (`name=N`, shifted down) when not zero.
+    /// `(mask, name)`: parts shown as a number (`name:N`, shifted down) when not zero and not named by `bits`.
+    /// A part without a name is shown as the bare number.
     pub parts: &'static [(u64, &'static str)],
 }
 
@@ -52,7 +53,7 @@ impl FlagSet {
         let parts = self
             .parts
             .iter()
-            .filter(move |(mask, _)| word & mask != 0)
+            .filter(move |(mask, _)| word & mask != 0 && named & mask != *mask)
             .map(move |(mask, name)| (*name, (word & mask) >> mask.trailing_zeros()));
         (names, parts, word & !(named | numeric))
     }

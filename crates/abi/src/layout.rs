@@ -50,6 +50,7 @@ pub(crate) const fn int_shape(int: Int, width: Width) -> Shape {
         Int::U32 | Int::S32 => scalar(4),
         Int::Ulong | Int::Slong => scalar(width.word_bytes()),
         Int::U64Aligned => scalar(8),
+        Int::U64Packed => Shape { size: 8, align: 4 },
         Int::U64 | Int::S64 => Shape { size: 8, align: width.word_bytes() },
     }
 }
@@ -69,6 +70,8 @@ pub(crate) const fn type_shape(ty: &Type, width: Width) -> Shape {
             Shape { size: element.size * *len, align: element.align }
         }
         Type::Chars(len) | Type::Bytes(len) => Shape { size: *len, align: 1 },
+        Type::PerWidth(types) => type_shape(&types[width.index()], width),
+        Type::Tail(handle) => Shape { size: 0, align: type_shape(handle.to, width).align },
     }
 }
 

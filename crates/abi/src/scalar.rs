@@ -60,7 +60,7 @@ fn sign_extend(int: Int, value: u64) -> i64 {
         Int::S8 | Int::U8 => i64::from(value as i8),
         Int::S16 | Int::U16 => i64::from(value as i16),
         Int::S32 | Int::U32 => i64::from(value as i32),
-        Int::S64 | Int::U64 | Int::U64Aligned | Int::Slong | Int::Ulong => value as i64,
+        Int::S64 | Int::U64 | Int::U64Aligned | Int::U64Packed | Int::Slong | Int::Ulong => value as i64,
     }
 }
 
@@ -78,7 +78,7 @@ fn write_flags(out: &mut String, set: &FlagSet, word: u64) {
     }
     for (name, value) in parts {
         separate(out);
-        let _ = write!(out, "{name}:{value}");
+        let _ = if name.is_empty() { write!(out, "{value}") } else { write!(out, "{name}:{value}") };
     }
     if rest != 0 || out.len() == start {
         separate(out);

@@ -21,6 +21,8 @@ pub enum Int {
     U64,
     /// `uint64_aligned_t`: aligned to 8 bytes everywhere.
     U64Aligned,
+    /// `uint64_t` in a packed struct: aligned to 4 bytes everywhere.
+    U64Packed,
     /// `unsigned long`, `xen_ulong_t`, `xen_pfn_t`
     Ulong,
     /// `int8_t`
@@ -121,12 +123,19 @@ pub enum Count {
     One,
     /// A number the ABI fixes.
     Fixed(u32),
-    /// The value of argument `index` (0-based), masked.
+    /// The value of argument register `index` (0-based), masked.
     Arg {
-        /// Which argument.
+        /// Which argument register.
         index: u8,
         /// Bits of it that count; continuations keep state in the others.
         mask: u64,
+    },
+    /// As [`Count::Arg`], but one element holds `per` of what the register counts; rounded up.
+    ArgPer {
+        /// Which argument register.
+        index: u8,
+        /// How many go into one element.
+        per: u32,
     },
     /// The value of a field of the struct that holds the handle.
     Field(&'static str),
@@ -134,8 +143,23 @@ pub enum Count {
     FieldBits(&'static str),
     /// As [`Count::Field`], times a constant.
     FieldTimes(&'static str, u32),
+    /// The product of two fields of the struct that holds the handle.
+    Product(&'static str, &'static str),
+    /// The smaller of two fields of the struct that holds the handle: room and need.
+    Least(&'static str, &'static str),
+    /// From one field of the struct that holds the handle up to and with another.
+    Span(&'static str, &'static str),
+    /// Structs up to the first whose field is zero. All `max` are captured; what follows the end is not shown.
+    Until {
+        /// The field, an integer.
+        field: &'static str,
+        /// The most there can be.
+        max: u32,
+    },
     /// A NUL-terminated text of at most so many bytes.
     Text(u32),
+    /// A NUL-terminated UTF-16 text of at most so many units of two bytes.
+    WideText(u32),
 }
 
 /// A guest handle: a pointer to elements of another type.
@@ -163,8 +187,15 @@ pub struct Array {
 /// What picks the live member of a union.
 #[derive(Clone, Copy, Debug)]
 pub enum Tag {
-    /// A field of the struct that holds the union.
+    /// A field of the struct that holds the union, or else of the struct around that.
     Field(&'static str),
+    /// As [`Tag::Field`], only these bits of it.
+    Bits {
+        /// The field.
+        field: &'static str,
+        /// The bits that count.
+        mask: u64,
+    },
     /// The call's sub-op number.
     SubOp,
 }
@@ -178,6 +209,18 @@ pub struct Case {
     pub name: &'static str,
     /// Its type.
     pub ty: Type,
+    /// [`Direction::Out`]: what Xen leaves there, when that is another member than the guest supplies. Else the
+    /// member is the one that the guest supplies.
+    pub direction: Direction,
+}
+
+impl Case {
+    /// Xen supplies it; the guest supplies another member or none.
+    #[must_use]
+    pub const fn out(mut self) -> Self {
+        self.direction = Direction::Out;
+        self
+    }
 }
 
 /// A union whose live member something else selects.
@@ -227,7 +270,7 @@ impl Field {
 /// A C struct. Made by [`structure!`](crate::structure), which computes the layouts.
 #[derive(Clone, Copy, Debug)]
 pub struct Struct {
-    /// The C name, e.g. `struct xen_memory_reservation` or `mmu_update_t`.
+    /// The C name, e.g. `struct xen_memory_reservation` or `mmu_update_t`; empty if C has no name for it.
     pub c_name: &'static str,
     /// The fields in order.
     pub fields: &'static [Field],
@@ -272,6 +315,11 @@ pub enum Type {
     Chars(u32),
     /// `n` bytes of no known structure, 1-byte aligned.
     Bytes(u32),
+    /// Different types for 64-bit and for 32-bit callers, in this order.
+    PerWidth(&'static [Type; 2]),
+    /// A flexible array at the end of a struct (`buf[]`): the elements stand right here, and take no room in
+    /// the struct's size.
+    Tail(&'static Handle),
 }
 
 macro_rules! plain_integers {
@@ -352,12 +400,22 @@ impl Type {
         layout::type_shape(self, width).size
     }
 
+    /// The type that a caller of the given width uses: never [`Type::PerWidth`].
+    #[must_use]
+    pub const fn for_width(&'static self, width: Width) -> &'static Self {
+        match self {
+            Self::PerWidth(types) => types[width.index()].for_width(width),
+            _ => self,
+        }
+    }
+
     /// Whether a handle stands somewhere inside.
     #[must_use]
     pub const fn has_handles(&self) -> bool {
         match self {
             Self::Int(_) | Self::Chars(_) | Self::Bytes(_) => false,
-            Self::Handle(_) => true,
+            Self::Handle(_) | Self::Tail(_) => true,
+            Self::PerWidth(types) => types[0].has_handles() || types[1].has_handles(),
             Self::Struct(structure) => structure.has_handles,
             Self::Array(array) => array.of.has_handles(),
             Self::Union(union) => {
@@ -453,6 +511,19 @@ macro_rules! handle64 {
             count: $count,
             direction: $crate::Direction::$direction,
             wide: true,
+        })
+    };
+}
+
+/// A flexible array member: `tail!(Out, Type::Bytes(1), Count::Field("len"))`.
+#[macro_export]
+macro_rules! tail {
+    ($direction:ident, $to:expr, $count:expr) => {
+        $crate::Type::Tail(&$crate::Handle {
+            to: &$to,
+            count: $count,
+            direction: $crate::Direction::$direction,
+            wide: false,
         })
     };
 }

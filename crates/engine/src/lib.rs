@@ -1,1 +1,11 @@
 //! The engine: drains the rings, pairs and attributes events, and keeps recordings.
+//!
+//! ```text
+//!   rings ──▶ merge ──▶ pairing ──▶ Call ──▶ CallSink … recording, live line, tests
+//!             by time    entry + exit,
+//!                        parents, continuations
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod call;

@@ -16,4 +16,4 @@ pub mod nested;
 pub mod paging;
 
 pub use address::{Gpa, Gva, PAGE_SIZE};
-pub use memory::{MemoryError, PhysicalMemory, RamLayout, RamRange, VirtualMemory};
+pub use memory::{MAX_RAM_RANGES, MemoryError, PhysicalMemory, RamLayout, RamRange, VirtualMemory};

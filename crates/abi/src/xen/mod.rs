@@ -35,12 +35,28 @@ const fn by_number(calls: &[&'static Hypercall]) -> [Option<&'static Hypercall>;
 /// Shorthands of the tables.
 mod prelude {
     pub(super) use crate::call::{Arg, Hypercall, SubOp, SubOpFrom, SubOps};
-    pub(super) use crate::types::{Case, Count, Int, Show, Tag, Type, Union, field};
-    pub(super) use crate::{enumeration, flag_set, handle, handle64, structure};
+    pub(super) use crate::types::{Case, Count, Direction, Int, Show, Tag, Type, Union, field};
+    #[allow(unused_imports, reason = "not every family has flexible arrays or wide handles")]
+    pub(super) use crate::{enumeration, flag_set, handle, handle64, structure, tail};
+    pub(super) use crate::{FlagSet, Width};
 
     /// An argument.
     pub(super) const fn arg(name: &'static str, ty: Type) -> Arg {
-        Arg { name, ty }
+        Arg { name, ty, only: None }
+    }
+
+    impl Arg {
+        /// Only 64-bit callers pass it.
+        pub(super) const fn only64(mut self) -> Self {
+            self.only = Some(Width::Bits64);
+            self
+        }
+
+        /// Only 32-bit callers pass it.
+        pub(super) const fn only32(mut self) -> Self {
+            self.only = Some(Width::Bits32);
+            self
+        }
     }
 
     /// A sub-op that returns zero or an errno.
@@ -58,6 +74,6 @@ mod prelude {
 
     /// A union member selected by these tag values.
     pub(super) const fn case(when: &'static [u64], name: &'static str, ty: Type) -> Case {
-        Case { when, name, ty }
+        Case { when, name, ty, direction: Direction::In }
     }
 }

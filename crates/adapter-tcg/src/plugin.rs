@@ -1,0 +1,326 @@
+//! The plugin's life: installation, translation, hook hits.
+#![expect(unsafe_code, reason = "takes QEMU's arguments, and gives each vCPU's thread its own state")]
+
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::cell::UnsafeCell;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use hypovisor_event::control::{Hook, HookKind};
+use hypovisor_event::{RingGeometry, Rings};
+use hypovisor_machine::Gva;
+use hypovisor_sensor::{CR_READ_INTERCEPTS, Control, ControlOptions, Register, Vcpu as _, VcpuSensor};
+
+use crate::sys::{self, Block, Info, RegisterBuffer, RegisterHandle};
+use crate::vcpu::{REGISTER_NAMES, ReadRegister, Registers, TcgVcpu};
+
+/// Where the upper, kernel half of the address space begins.
+const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+/// A translated block spans at most two pages.
+const BLOCK_BYTES: u64 = 2 * 4096;
+/// `userdata` of the probe callback; hook kinds start at 1.
+const PROBE: usize = 0;
+/// Ring size unless the command line says otherwise, in bytes.
+const DEFAULT_RING_BYTES: u64 = 64 << 20;
+/// Bit 0 of a VMCB's vector of intercepted control register reads: CR0.
+const READ_CR0: u16 = 1;
+
+/// What an API level does its own way.
+pub struct Callbacks {
+    pub(crate) register: Box<dyn Fn()>,
+    pub(crate) find_registers: fn([&CStr; 4]) -> [Option<RegisterHandle>; 4],
+    pub(crate) read_register: ReadRegister,
+}
+
+/// State of one vCPU, used by its own thread only.
+struct VcpuSlot(UnsafeCell<Option<TcgVcpu>>);
+
+// SAFETY: a slot is used only from callbacks that QEMU makes for that vCPU on the vCPU's own thread.
+unsafe impl Sync for VcpuSlot {}
+// SAFETY: as above; it is moved only while it is still empty.
+unsafe impl Send for VcpuSlot {}
+
+/// The hooks, with their lowest and highest address for a quick test.
+struct Hooks {
+    hooks: Vec<Hook>,
+    low: u64,
+    high: u64,
+}
+
+struct Plugin {
+    control: &'static Control,
+    vcpus: Box<[VcpuSlot]>,
+    find_registers: fn([&CStr; 4]) -> [Option<RegisterHandle>; 4],
+    read_register: ReadRegister,
+    /// RAM is mapped: watch out for the first code in the kernel half.
+    probing: AtomicBool,
+    hooks: OnceLock<Hooks>,
+    /// Host address less virtual address of L1's text; 0 until the first hook is translated.
+    text_distance: AtomicU64,
+    /// Answers QEMU's wrong reports of CR reads (see [`Plugin::mend_vmcb`]).
+    mend_cr_reads: bool,
+    /// Does nothing at a hook: the floor of what a hook costs, for the benchmark.
+    only_hooks: bool,
+    /// A callback panicked: leave L1 alone from now on.
+    dead: AtomicBool,
+}
+
+static PLUGIN: OnceLock<Plugin> = OnceLock::new();
+
+/// What stands behind `-plugin file=…,`.
+struct Arguments {
+    socket: PathBuf,
+    ring_bytes: u64,
+    mend_cr_reads: bool,
+    only_hooks: bool,
+}
+
+/// Installs the plugin; 0, or -1 after a line that says what is wrong.
+///
+/// # Safety
+/// The arguments are those of `qemu_plugin_install`.
+pub unsafe fn install(
+    level: u64,
+    callbacks: &Callbacks,
+    info: *const Info,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
+    // SAFETY: QEMU passes a valid pointer for the duration of the call.
+    let info = unsafe { &*info };
+    let arguments = (0..usize::try_from(argc).unwrap_or(0)).map(|index| {
+        // SAFETY: QEMU passes `argc` pointers.
+        let argument = unsafe { *argv.add(index) };
+        // SAFETY: each to a NUL-terminated string.
+        unsafe { CStr::from_ptr(argument) }.to_string_lossy().into_owned()
+    });
+    match start(level, callbacks, info, arguments) {
+        Ok(()) => 0,
+        Err(message) => {
+            sys::log(&message);
+            -1
+        }
+    }
+}
+
+fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut socket = None;
+    let mut parsed =
+        Arguments { socket: PathBuf::new(), ring_bytes: DEFAULT_RING_BYTES, mend_cr_reads: true, only_hooks: false };
+    for argument in arguments {
+        match argument.split_once('=') {
+            Some(("socket", path)) => socket = Some(PathBuf::from(path)),
+            Some(("ring-bytes", bytes)) => {
+                parsed.ring_bytes = bytes.parse().map_err(|_| format!("ring-bytes={bytes} is no number"))?;
+            }
+            Some(("mend-cr-reads", value)) => parsed.mend_cr_reads = value != "off",
+            Some(("only-hooks", value)) => parsed.only_hooks = value == "on",
+            _ => return Err(format!("unknown plugin argument {argument}")),
+        }
+    }
+    parsed.socket = socket.ok_or("the plugin needs socket=PATH")?;
+    Ok(parsed)
+}
+
+fn start(
+    level: u64,
+    callbacks: &Callbacks,
+    info: &Info,
+    arguments: impl Iterator<Item = String>,
+) -> Result<(), String> {
+    let arguments = parse_arguments(arguments)?;
+    if !info.is_system() || info.target() != c"x86_64" {
+        return Err("only qemu-system-x86_64 can be watched".into());
+    }
+    let geometry = RingGeometry::new(info.max_vcpus(), arguments.ring_bytes);
+    let rings = Rings::create(geometry).map_err(|error| error.to_string())?;
+    let control = Control::start(ControlOptions {
+        socket: arguments.socket,
+        rings,
+        plugin_api: level,
+        ram_candidates,
+        on_armed: || {
+            if let Some(plugin) = PLUGIN.get() {
+                plugin.probing.store(true, Ordering::Release);
+            }
+        },
+    })
+    .map_err(|error| error.to_string())?;
+    let plugin = Plugin {
+        control,
+        vcpus: (0..geometry.rings).map(|_| VcpuSlot(UnsafeCell::new(None))).collect(),
+        find_registers: callbacks.find_registers,
+        read_register: callbacks.read_register,
+        probing: AtomicBool::new(false),
+        hooks: OnceLock::new(),
+        text_distance: AtomicU64::new(0),
+        mend_cr_reads: arguments.mend_cr_reads,
+        only_hooks: arguments.only_hooks,
+        dead: AtomicBool::new(false),
+    };
+    PLUGIN.set(plugin).map_err(|_| "the plugin is loaded twice".to_owned())?;
+    (callbacks.register)();
+    Ok(())
+}
+
+/// This process's memfds but for the rings, in the order of their inodes: what may be L1's RAM.
+fn ram_candidates() -> Vec<OwnedFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let mut found: Vec<(u64, OwnedFd)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let target = std::fs::read_link(&path).ok()?;
+            let name = target.to_str()?.strip_prefix("/memfd:")?.to_owned();
+            if name.starts_with("hypovisor-") {
+                return None;
+            }
+            let file = std::fs::File::options().read(true).write(true).open(&path).ok()?;
+            let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().ok()?);
+            Some((inode, OwnedFd::from(file)))
+        })
+        .collect();
+    found.sort_by_key(|(inode, _)| *inode);
+    found.dedup_by_key(|(inode, _)| *inode);
+    found.into_iter().map(|(_, fd)| fd).collect()
+}
+
+/// Runs a callback's body; a panic ends the watching, not QEMU.
+fn guarded(body: impl FnOnce(&'static Plugin)) {
+    let Some(plugin) = PLUGIN.get() else { return };
+    if plugin.dead.load(Ordering::Relaxed) {
+        return;
+    }
+    if catch_unwind(AssertUnwindSafe(|| body(plugin))).is_err() {
+        plugin.dead.store(true, Ordering::Relaxed);
+        sys::log("internal error in the sensor; L1 runs on unmonitored");
+    }
+}
+
+/// A vCPU comes up, on its own thread.
+pub(crate) fn on_vcpu(index: c_uint) {
+    guarded(|plugin| {
+        let Some(slot) = plugin.vcpus.get(index as usize) else { return };
+        let Ok(producer) = plugin.control.rings().producer(index) else { return };
+        let vcpu = TcgVcpu {
+            registers: Registers {
+                handles: (plugin.find_registers)(REGISTER_NAMES),
+                buffer: RegisterBuffer::new(),
+                read: plugin.read_register,
+            },
+            sensor: VcpuSensor::new(u64::from(index), plugin.control, producer),
+        };
+        // SAFETY: this is the vCPU's own thread, before it runs any code.
+        unsafe { *slot.0.get() = Some(vcpu) };
+    });
+}
+
+/// A block of guest code is translated.
+pub(crate) fn on_translate(block: Block) {
+    guarded(|plugin| plugin.translate(block));
+}
+
+extern "C" fn on_hook(vcpu: c_uint, userdata: *mut c_void) {
+    guarded(|plugin| plugin.hit(vcpu, userdata.addr()));
+}
+
+impl Plugin {
+    fn translate(&self, block: Block) {
+        let address = block.address();
+        if let Some(hooks) = self.hooks.get() {
+            if address <= hooks.high && address.saturating_add(BLOCK_BYTES) > hooks.low {
+                self.place_hooks(hooks, block);
+            }
+        } else if address >= KERNEL_HALF
+            && self.probing.load(Ordering::Acquire)
+            && let Some(first) = block.instructions().next()
+        {
+            first.on_execute(on_hook, PROBE);
+        }
+    }
+
+    fn place_hooks(&self, hooks: &Hooks, block: Block) {
+        for instruction in block.instructions() {
+            let address = instruction.address();
+            for hook in hooks.hooks.iter().filter(|hook| hook.gva.0 == address) {
+                if self.is_l1_text(address, instruction.host_address()) {
+                    instruction.on_execute(on_hook, hook.kind as usize);
+                }
+            }
+        }
+    }
+
+    /// Whether code at this virtual address stands where L1's own text does. The first hook ever translated tells
+    /// where that is: L1 runs it before any of its guests exists.
+    fn is_l1_text(&self, virtual_address: u64, host_address: u64) -> bool {
+        let distance = host_address.wrapping_sub(virtual_address);
+        let learned = self.text_distance.compare_exchange(0, distance, Ordering::AcqRel, Ordering::Acquire);
+        host_address != 0 && learned.map_or_else(|known| known == distance, |_| true)
+    }
+
+    fn hit(&self, index: c_uint, userdata: usize) {
+        let Some(slot) = self.vcpus.get(index as usize) else { return };
+        // SAFETY: QEMU calls on the vCPU's own thread, and callbacks of one vCPU do not nest.
+        let Some(vcpu) = (unsafe { &mut *slot.0.get() }) else { return };
+        if userdata == PROBE {
+            return self.probe(index, vcpu);
+        }
+        if self.only_hooks {
+            return;
+        }
+        let Some(kind) = HOOK_KINDS.get(userdata - 1).copied() else { return };
+        vcpu.sensor.on_hook(kind, &mut vcpu.registers);
+        if kind == HookKind::Vmrun && self.mend_cr_reads {
+            self.mend_vmcb(vcpu);
+        }
+    }
+
+    /// The first code in the kernel half: time to ask what to hook.
+    #[cold]
+    fn probe(&self, index: c_uint, vcpu: &mut TcgVcpu) {
+        if self.hooks.get().is_some() || !self.probing.load(Ordering::Acquire) {
+            return;
+        }
+        let registers = &mut vcpu.registers;
+        let cr3 = registers.read_register(Register::Cr3);
+        let rip = registers.read_register(Register::Rip);
+        let (Some(cr3), Some(rip)) = (cr3, rip) else { return };
+        let hooks = self.control.ask_hooks(u64::from(index), cr3, Gva(rip));
+        self.probing.store(false, Ordering::Release);
+        let Some(hooks) = hooks else {
+            return sys::log("no answer from an engine; L1 runs unmonitored");
+        };
+        let addresses = || hooks.iter().map(|hook| hook.gva.0);
+        let (low, high) = (addresses().min().unwrap_or(0), addresses().max().unwrap_or(0));
+        let _ = self.hooks.set(Hooks { low, high, hooks });
+    }
+
+    /// Takes the interception of CR0 reads out of the VMCB that is about to be run.
+    ///
+    /// QEMU's TCG (10.0 to 11.1 at least) reports every intercepted read of a control register as one of CR0.
+    /// Xen intercepts CR0 reads, so its guest would be told CR0 where it asked for CR2, and halt at its first page
+    /// fault. With `spec-ctrl=eager-fpu` Xen does not depend on that interception. This is the one place where
+    /// the TCG adapter changes a byte of L1's memory; `mend-cr-reads=off` turns it off.
+    fn mend_vmcb(&self, vcpu: &TcgVcpu) {
+        let (Some(ram), Some(vmcb)) = (self.control.ram(), vcpu.sensor.vmcb()) else { return };
+        if let Ok(intercepts) = vmcb.cr_read_intercepts(ram)
+            && intercepts & READ_CR0 != 0
+        {
+            let mended = intercepts & !READ_CR0;
+            let _ = ram.write(vmcb.0.offset(CR_READ_INTERCEPTS), &mended.to_le_bytes());
+        }
+    }
+}
+
+/// Kinds in the order of their numbers, which start at 1.
+const HOOK_KINDS: [HookKind; 7] = [
+    HookKind::PvEntry,
+    HookKind::PvExit,
+    HookKind::HvmEntry,
+    HookKind::HvmExit,
+    HookKind::InnerEntry,
+    HookKind::InnerExit,
+    HookKind::Vmrun,
+];

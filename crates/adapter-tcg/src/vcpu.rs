@@ -1,0 +1,44 @@
+//! One vCPU under TCG: its registers by QEMU's handles, and its sensor.
+
+use hypovisor_sensor::{Register, Vcpu, VcpuSensor};
+
+use crate::sys::{RegisterBuffer, RegisterHandle};
+
+/// Reads a register by handle; differs between API levels.
+pub(crate) type ReadRegister = fn(RegisterHandle, &mut RegisterBuffer) -> Option<u64>;
+
+/// QEMU's names of the registers a sensor reads, in the order of [`Registers::handles`].
+pub(crate) const REGISTER_NAMES: [&core::ffi::CStr; 4] = [c"rdi", c"rax", c"cr3", c"rip"];
+
+/// The registers of one vCPU.
+pub(crate) struct Registers {
+    pub(crate) handles: [Option<RegisterHandle>; 4],
+    pub(crate) buffer: RegisterBuffer,
+    pub(crate) read: ReadRegister,
+}
+
+impl Vcpu for Registers {
+    fn read_register(&mut self, register: Register) -> Option<u64> {
+        let index = match register {
+            Register::Rdi => 0,
+            Register::Rax => 1,
+            Register::Cr3 => 2,
+            Register::Rip => 3,
+        };
+        (self.read)(self.handles[index]?, &mut self.buffer)
+    }
+
+    fn now_ticks(&self) -> u64 {
+        #[expect(unsafe_code, reason = "an intrinsic")]
+        // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled for processes.
+        unsafe {
+            core::arch::x86_64::_rdtsc()
+        }
+    }
+}
+
+/// One vCPU: registers and sensor.
+pub(crate) struct TcgVcpu {
+    pub(crate) registers: Registers,
+    pub(crate) sensor: VcpuSensor,
+}

@@ -1,0 +1,397 @@
+//! What sensor and engine say to each other besides events.
+//!
+//! A Unix socket of type `SOCK_SEQPACKET`, listened on by the sensor: one engine at a time, and a new one may
+//! connect whenever the last is gone. Messages are rare (a handful per session), so they are plain words:
+//! the first is the kind, and a message that does not parse ends the connection.
+//!
+//! ```text
+//!   engine                                   sensor
+//!     │ ◀────────────── Hello (+ rings, RAM backends as descriptors) ──┤  on connect
+//!     ├── RamLayout ──────────────────────────────────────────────────▶│
+//!     │ ◀────────────── NeedHooks { vcpu, cr3, rip } ──────────────────┤  first code in the kernel half
+//!     ├── Hooks ──────────────────────────────────────────────────────▶│  or Refuse
+//!     │ ◀────────────── NeedLayout { vcpu, cr3, frame } ───────────────┤  first hypercall, if still unknown
+//!     ├── Layout ─────────────────────────────────────────────────────▶│  or Refuse
+//!     ├── Note (any time: kept for the next engine, returned in Hello) ▶│
+//! ```
+//!
+//! While a `Need…` is open the asking vCPU waits, for a bounded time.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hypovisor_machine::{Gpa, Gva, MAX_RAM_RANGES, RamRange};
+use rustix::net::{self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer};
+use rustix::net::{SendAncillaryMessage, SendFlags};
+
+/// Version of records, rings and messages together; sensor and engine must have the same.
+pub const PROTOCOL: u64 = 1;
+/// The most bytes one message has.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The most descriptors one message carries.
+const MAX_FDS: usize = 8;
+/// The most hooks a [`Message::Hooks`] can set.
+pub const MAX_HOOKS: usize = 64;
+
+/// What happens at a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum HookKind {
+    /// First instruction of the PV hypercall handler; RDI: the guest's frame.
+    PvEntry = 1,
+    /// Where it returns to.
+    PvExit = 2,
+    /// First instruction of the HVM hypercall handler; RDI: the guest's frame.
+    HvmEntry = 3,
+    /// Where it returns to; RAX tells whether the call was preempted.
+    HvmExit = 4,
+    /// First instruction of the function that runs one inner call of a multicall; RDI: the multicall's state.
+    InnerEntry = 5,
+    /// Where it returns to.
+    InnerExit = 6,
+    /// A VMRUN; RAX: the VMCB's physical address.
+    Vmrun = 7,
+}
+
+impl HookKind {
+    const ALL: [Self; 7] = [
+        Self::PvEntry,
+        Self::PvExit,
+        Self::HvmEntry,
+        Self::HvmExit,
+        Self::InnerEntry,
+        Self::InnerExit,
+        Self::Vmrun,
+    ];
+
+    fn from_word(word: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u64 == word)
+    }
+}
+
+/// Where L1 is to be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// What happens there.
+    pub kind: HookKind,
+    /// The instruction's virtual address.
+    pub gva: Gva,
+}
+
+/// Where L1 keeps what the sensor reads on every call. All in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLayout {
+    /// From the guest's frame to the pointer to the current `struct vcpu`.
+    pub current_vcpu: u32,
+    /// In `struct vcpu`: the vCPU's number.
+    pub vcpu_id: u32,
+    /// In `struct vcpu`: the pointer to its `struct domain`.
+    pub vcpu_domain: u32,
+    /// In `struct domain`: its id.
+    pub domain_id: u32,
+    /// In a multicall's state: the `struct multicall_entry` that runs.
+    pub multicall_call: u32,
+}
+
+/// What the sensor tells on connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// [`PROTOCOL`] of the sensor.
+    pub protocol: u64,
+    /// The QEMU process.
+    pub pid: u64,
+    /// Level of QEMU's plugin API that the adapter speaks; 0 for another adapter.
+    pub plugin_api: u64,
+    /// vCPUs of L1, so rings.
+    pub vcpus: u64,
+    /// Bytes of each ring.
+    pub ring_bytes: u64,
+    /// How far the sensor is.
+    pub state: SensorState,
+}
+
+/// How far a sensor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum SensorState {
+    /// It waits for an engine to describe L1's RAM.
+    Fresh = 0,
+    /// It waits for L1 to start.
+    Armed = 1,
+    /// It watches.
+    Watching = 2,
+    /// It was told not to, or nobody answered in time: L1 runs unmonitored.
+    Idle = 3,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Sensor: who it is. Descriptors: the rings, then each memfd of the process that may be L1's RAM.
+    Hello(Hello, Vec<u8>),
+    /// Engine: which of the RAM descriptors (0-based) it is, and where its bytes stand.
+    RamLayout {
+        /// Index among the RAM descriptors of the Hello.
+        backend: u64,
+        /// The runs of addresses.
+        ranges: Vec<RamRange>,
+    },
+    /// Sensor: L1 runs its first code in the kernel half; where are the hooks?
+    NeedHooks {
+        /// The asking vCPU.
+        vcpu: u64,
+        /// Its page tables.
+        cr3: u64,
+        /// Its instruction pointer.
+        rip: Gva,
+    },
+    /// Engine: the hooks, and the layout if it is known already.
+    Hooks(Vec<Hook>, Option<FrameLayout>),
+    /// Sensor: a vCPU stands at its first hypercall; what does L1's memory look like?
+    NeedLayout {
+        /// The asking vCPU.
+        vcpu: u64,
+        /// Its page tables.
+        cr3: u64,
+        /// The guest's frame.
+        frame: Gva,
+    },
+    /// Engine: the layout.
+    Layout(FrameLayout),
+    /// Engine: leave L1 alone.
+    Refuse,
+    /// Engine: keep this for the engine that comes after me.
+    Note(Vec<u8>),
+}
+
+mod kind {
+    pub(super) const HELLO: u64 = 1;
+    pub(super) const RAM_LAYOUT: u64 = 2;
+    pub(super) const NEED_HOOKS: u64 = 3;
+    pub(super) const HOOKS: u64 = 4;
+    pub(super) const NEED_LAYOUT: u64 = 5;
+    pub(super) const LAYOUT: u64 = 6;
+    pub(super) const REFUSE: u64 = 7;
+    pub(super) const NOTE: u64 = 8;
+}
+
+/// Why talking to the other side failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The socket failed.
+    #[error("control socket: {0}")]
+    Socket(#[from] rustix::io::Errno),
+    /// The other side is gone.
+    #[error("the other side closed the control socket")]
+    Closed,
+    /// It sent something that is no message.
+    #[error("the other side sent a malformed control message of kind {0}")]
+    Malformed(u64),
+    /// A message would be longer than the other side accepts.
+    #[error("a control message of {0} bytes is too long")]
+    TooLong(usize),
+}
+
+impl Message {
+    fn encode(&self) -> Vec<u8> {
+        let words = |words: Vec<u64>| words.into_iter().flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
+        match self {
+            Self::Hello(hello, note) => {
+                let Hello { protocol, pid, plugin_api, vcpus, ring_bytes, state } = *hello;
+                let head = vec![kind::HELLO, protocol, pid, plugin_api, vcpus, ring_bytes, state as u64];
+                [words(head), note.clone()].concat()
+            }
+            Self::RamLayout { backend, ranges } => {
+                let ranges = ranges.iter().flat_map(|range| [range.gpa.0, range.len, range.file_offset]);
+                words([kind::RAM_LAYOUT, *backend].into_iter().chain(ranges).collect())
+            }
+            Self::NeedHooks { vcpu, cr3, rip } => words(vec![kind::NEED_HOOKS, *vcpu, *cr3, rip.0]),
+            Self::NeedLayout { vcpu, cr3, frame } => words(vec![kind::NEED_LAYOUT, *vcpu, *cr3, frame.0]),
+            Self::Hooks(hooks, layout) => {
+                let layout = layout.map_or([u64::MAX; 5], FrameLayout::words);
+                let hooks = hooks.iter().flat_map(|hook| [hook.kind as u64, hook.gva.0]);
+                words([kind::HOOKS].into_iter().chain(layout).chain(hooks).collect())
+            }
+            Self::Layout(layout) => words([kind::LAYOUT].into_iter().chain(layout.words()).collect()),
+            Self::Refuse => words(vec![kind::REFUSE]),
+            Self::Note(note) => [words(vec![kind::NOTE]), note.clone()].concat(),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, ControlError> {
+        let (words, _) = bytes.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let kind = words.first().copied().unwrap_or(0);
+        Self::decode_words(&words, bytes).ok_or(ControlError::Malformed(kind))
+    }
+
+    fn decode_words(words: &[u64], bytes: &[u8]) -> Option<Self> {
+        let word = |index: usize| words.get(index).copied();
+        Some(match word(0)? {
+            kind::HELLO => Self::Hello(Hello::from_words(words)?, bytes.get(7 * 8..)?.to_vec()),
+            kind::RAM_LAYOUT => {
+                let (ranges, rest) = words.get(2..)?.as_chunks::<3>();
+                let sane = rest.is_empty() && ranges.len() <= MAX_RAM_RANGES;
+                let range = |[gpa, len, file_offset]: &[u64; 3]| {
+                    gpa.checked_add(*len)?;
+                    file_offset.checked_add(*len)?;
+                    Some(RamRange { gpa: Gpa(*gpa), len: *len, file_offset: *file_offset })
+                };
+                let ranges = ranges.iter().map(range).collect::<Option<_>>()?;
+                sane.then_some(Self::RamLayout { backend: word(1)?, ranges })?
+            }
+            kind::NEED_HOOKS => Self::NeedHooks { vcpu: word(1)?, cr3: word(2)?, rip: Gva(word(3)?) },
+            kind::NEED_LAYOUT => Self::NeedLayout { vcpu: word(1)?, cr3: word(2)?, frame: Gva(word(3)?) },
+            kind::HOOKS => {
+                let layout = words.get(1..6)?;
+                let layout = (layout[0] != u64::MAX).then(|| FrameLayout::from_words(layout));
+                let (hooks, rest) = words.get(6..)?.as_chunks::<2>();
+                let hook = |[kind, gva]: &[u64; 2]| {
+                    Some(Hook { kind: HookKind::from_word(*kind)?, gva: Gva(*gva) })
+                };
+                let hooks: Vec<Hook> = hooks.iter().map(hook).collect::<Option<_>>()?;
+                let sane = rest.is_empty() && hooks.len() <= MAX_HOOKS;
+                // A layout that is given must be a whole one.
+                sane.then_some(Self::Hooks(hooks, layout.map_or(Some(None), |known| known.map(Some))?))?
+            }
+            kind::LAYOUT => Self::Layout(FrameLayout::from_words(words.get(1..)?)?),
+            kind::REFUSE => Self::Refuse,
+            kind::NOTE => Self::Note(bytes.get(8..)?.to_vec()),
+            _ => return None,
+        })
+    }
+}
+
+impl Hello {
+    fn from_words(words: &[u64]) -> Option<Self> {
+        let state = match words.get(6)? {
+            0 => SensorState::Fresh,
+            1 => SensorState::Armed,
+            2 => SensorState::Watching,
+            3 => SensorState::Idle,
+            _ => return None,
+        };
+        let [_, protocol, pid, plugin_api, vcpus, ring_bytes] = *words.first_chunk()?;
+        Some(Self { protocol, pid, plugin_api, vcpus, ring_bytes, state })
+    }
+}
+
+impl FrameLayout {
+    /// Offsets beyond this are not believed: no structure of a hypervisor is that large.
+    const LIMIT: u64 = 1 << 16;
+
+    fn words(self) -> [u64; 5] {
+        [self.current_vcpu, self.vcpu_id, self.vcpu_domain, self.domain_id, self.multicall_call].map(u64::from)
+    }
+
+    fn from_words(words: &[u64]) -> Option<Self> {
+        let [current_vcpu, vcpu_id, vcpu_domain, domain_id, multicall_call] = *words.first_chunk()?;
+        let checked = |word: u64| u32::try_from(word).ok().filter(|_| word < Self::LIMIT);
+        Some(Self {
+            current_vcpu: checked(current_vcpu)?,
+            vcpu_id: checked(vcpu_id)?,
+            vcpu_domain: checked(vcpu_domain)?,
+            domain_id: checked(domain_id)?,
+            multicall_call: checked(multicall_call)?,
+        })
+    }
+}
+
+/// Sends one message and the descriptors that go with it.
+///
+/// # Errors
+/// [`ControlError`] when the other side is gone or the message is too long.
+pub fn send(socket: impl AsFd, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
+    let bytes = message.encode();
+    if bytes.len() > MAX_MESSAGE_BYTES || fds.len() > MAX_FDS {
+        return Err(ControlError::TooLong(bytes.len()));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    net::sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Waits for one message and the descriptors that came with it.
+///
+/// # Errors
+/// [`ControlError::Closed`] at the end of the connection, [`ControlError`] when it fails or makes no sense.
+pub fn receive(socket: impl AsFd) -> Result<(Message, Vec<OwnedFd>), ControlError> {
+    let mut bytes = vec![0; MAX_MESSAGE_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut into = [IoSliceMut::new(&mut bytes)];
+    let received = net::recvmsg(socket, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(ControlError::Closed);
+    }
+    let mut fds = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    Ok((Message::decode(&bytes[..received.bytes])?, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn layout() -> FrameLayout {
+        FrameLayout { current_vcpu: 208, vcpu_id: 0, vcpu_domain: 16, domain_id: 0, multicall_call: 8 }
+    }
+
+    #[test]
+    fn every_message_survives_the_trip() {
+        let hello = Hello {
+            protocol: PROTOCOL,
+            pid: 42,
+            plugin_api: 4,
+            vcpus: 2,
+            ring_bytes: 1 << 20,
+            state: SensorState::Watching,
+        };
+        let hook = Hook { kind: HookKind::HvmExit, gva: Gva(0xffff_82d0_4020_0000) };
+        let ranges = vec![RamRange { gpa: Gpa(0), len: 4096, file_offset: 0 }];
+        let messages = [
+            Message::Hello(hello, b"kept".to_vec()),
+            Message::RamLayout { backend: 1, ranges },
+            Message::NeedHooks { vcpu: 1, cr3: 0x1000, rip: Gva(5) },
+            Message::Hooks(vec![hook], Some(layout())),
+            Message::Hooks(vec![hook, hook], None),
+            Message::NeedLayout { vcpu: 0, cr3: 0x1000, frame: Gva(7) },
+            Message::Layout(layout()),
+            Message::Refuse,
+            Message::Note(b"odd".to_vec()),
+        ];
+        let (one, other) = net::socketpair(
+            net::AddressFamily::UNIX,
+            net::SocketType::SEQPACKET,
+            net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        for message in messages {
+            send(&one, &message, &[one.as_fd()]).unwrap();
+            let (received, fds) = receive(&other).unwrap();
+            assert_eq!((received, fds.len()), (message, 1));
+        }
+        drop(one);
+        assert!(matches!(receive(&other), Err(ControlError::Closed)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(words in proptest::collection::vec(0u64..20, 0..40), tail in 0usize..8) {
+            let mut bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+            bytes.extend(vec![0xff; tail]);
+            let _ = Message::decode(&bytes);
+        }
+    }
+}

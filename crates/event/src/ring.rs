@@ -1,0 +1,340 @@
+//! One single-producer, single-consumer ring of bytes in shared memory.
+//!
+//! ```text
+//!   control page                                        data, mapped twice in a row
+//!   0    head      bytes ever published  (producer)     ┌──────────────┬──────────────┐
+//!   8    sequence  calls ever seen                      │ 0 … size - 1 │ 0 … size - 1 │
+//!   16   lost_calls                                     └──────────────┴──────────────┘
+//!   24   lost_results                                     a record never breaks at the end
+//!   32   waits     times the vCPU was held back
+//!   64   tail      bytes ever consumed   (consumer)
+//! ```
+//!
+//! `head` and `tail` only grow; their difference is what is in flight. The producer publishes a record by
+//! storing `head` with release order after its bytes, the consumer loads it with acquire order before it
+//! copies them out, and gives the room back by storing `tail` with release order. That is all the protocol
+//! there is; `Index` is that protocol alone, so that loom can try every interleaving of it.
+//!
+//! Neither side trusts the other with its memory safety: positions are masked, lengths are checked, and a
+//! nonsensical `tail` or `head` can lose events but reach nothing outside the ring.
+
+use hypovisor_mapping::Mapping;
+
+use self::sync::{AtomicU64, Ordering};
+
+mod sync {
+    #[cfg(loom)]
+    pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
+    #[cfg(not(loom))]
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
+/// Offsets of the counters in a ring's control page, in bytes.
+pub(crate) mod offset {
+    pub(crate) const HEAD: usize = 0;
+    pub(crate) const SEQUENCE: usize = 8;
+    pub(crate) const LOST_CALLS: usize = 16;
+    pub(crate) const LOST_RESULTS: usize = 24;
+    pub(crate) const WAITS: usize = 32;
+    pub(crate) const TAIL: usize = 64;
+}
+
+/// The two positions of a ring and the rules for moving them.
+#[derive(Clone, Copy)]
+struct Index<'a> {
+    head: &'a AtomicU64,
+    tail: &'a AtomicU64,
+    size: u64,
+}
+
+impl Index<'_> {
+    /// Bytes free for the producer that stands at `head`.
+    fn room(self, head: u64) -> u64 {
+        let in_flight = head.wrapping_sub(self.tail.load(Ordering::Acquire));
+        self.size.saturating_sub(in_flight)
+    }
+
+    fn publish(self, head: u64) {
+        self.head.store(head, Ordering::Release);
+    }
+
+    /// Bytes that the consumer at `tail` may read; never more than the ring holds.
+    fn ready(self, tail: u64) -> u64 {
+        self.head.load(Ordering::Acquire).wrapping_sub(tail).min(self.size)
+    }
+
+    fn release(self, tail: u64) {
+        self.tail.store(tail, Ordering::Release);
+    }
+}
+
+/// The writing end. One per vCPU, used by that vCPU's thread only.
+#[derive(Debug)]
+pub struct Producer {
+    control: Mapping,
+    data: Mapping,
+    size: u64,
+    head: u64,
+    /// Room known to be free without looking at `tail` again.
+    known_room: u64,
+}
+
+#[cfg(not(loom))]
+impl Producer {
+    /// Takes the writing end over a control page and a mirrored data mapping of twice `size` bytes (a power of two).
+    #[must_use]
+    pub fn new(control: Mapping, data: Mapping) -> Self {
+        let size = data.len() as u64 / 2;
+        let head = control.word(offset::HEAD).unwrap_or(0);
+        Self { control, data, size, head, known_room: 0 }
+    }
+
+    fn index(&self) -> Option<Index<'_>> {
+        let (head, tail) = (self.control.counter(offset::HEAD)?, self.control.counter(offset::TAIL)?);
+        Some(Index { head, tail, size: self.size })
+    }
+
+    /// `len` bytes to fill, or `None` while there is no room for them.
+    pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        if self.known_room < len as u64 {
+            self.known_room = self.index()?.room(self.head);
+            if self.known_room < len as u64 {
+                return None;
+            }
+        }
+        let at = (self.head & (self.size - 1)) as usize;
+        self.data.private_part(at, len)
+    }
+
+    /// Publishes the first `len` bytes of what [`Producer::reserve`] gave.
+    pub fn publish(&mut self, len: usize) {
+        self.head = self.head.wrapping_add(len as u64);
+        self.known_room = self.known_room.saturating_sub(len as u64);
+        if let Some(index) = self.index() {
+            index.publish(self.head);
+        }
+    }
+
+    /// How far the consumer has come, to see whether it still moves.
+    #[must_use]
+    pub fn tail(&self) -> u64 {
+        self.control.word(offset::TAIL).unwrap_or(0)
+    }
+
+    /// Shows the number of calls seen so far.
+    pub fn show_sequence(&self, calls: u64) {
+        self.store(offset::SEQUENCE, calls);
+    }
+
+    /// Shows how many calls and results were lost so far.
+    pub fn show_losses(&self, calls: u64, results: u64) {
+        self.store(offset::LOST_CALLS, calls);
+        self.store(offset::LOST_RESULTS, results);
+    }
+
+    /// Shows how often the vCPU was held back because the ring was full.
+    pub fn show_waits(&self, waits: u64) {
+        self.store(offset::WAITS, waits);
+    }
+
+    fn store(&self, offset: usize, value: u64) {
+        if let Some(counter) = self.control.counter(offset) {
+            counter.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a ring's producer tells about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Calls seen, lost ones included.
+    pub calls: u64,
+    /// Calls of which nothing was recorded.
+    pub lost_calls: u64,
+    /// Calls recorded without their result.
+    pub lost_results: u64,
+    /// Times the vCPU was held back because the ring was full.
+    pub waits: u64,
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub struct Consumer {
+    control: Mapping,
+    data: Mapping,
+    size: u64,
+    tail: u64,
+}
+
+#[cfg(not(loom))]
+impl Consumer {
+    /// Takes the reading end over; goes on where the last consumer left off.
+    #[must_use]
+    pub fn new(control: Mapping, data: Mapping) -> Self {
+        let size = data.len() as u64 / 2;
+        let tail = control.word(offset::TAIL).unwrap_or(0);
+        Self { control, data, size, tail }
+    }
+
+    fn index(&self) -> Option<Index<'_>> {
+        let (head, tail) = (self.control.counter(offset::HEAD)?, self.control.counter(offset::TAIL)?);
+        Some(Index { head, tail, size: self.size })
+    }
+
+    /// Bytes waiting.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.index().map_or(0, |index| index.ready(self.tail))
+    }
+
+    /// Appends up to `max` waiting bytes to `batch`, without giving their room back yet, and returns how many.
+    pub fn copy(&self, batch: &mut Vec<u8>, max: usize) -> usize {
+        let len = self.waiting().min(max as u64) as usize;
+        let start = batch.len();
+        batch.resize(start + len, 0);
+        let at = (self.tail & (self.size - 1)) as usize;
+        if self.data.copy_out(at, &mut batch[start..]) {
+            len
+        } else {
+            batch.truncate(start);
+            0
+        }
+    }
+
+    /// Gives the room of the first `len` waiting bytes back to the producer.
+    pub fn release(&mut self, len: usize) {
+        self.tail = self.tail.wrapping_add((len as u64).min(self.waiting()));
+        if let Some(index) = self.index() {
+            index.release(self.tail);
+        }
+    }
+
+    /// Throws away all that waits; the way out of a malformed ring. Returns how many bytes.
+    pub fn discard(&mut self) -> u64 {
+        let waiting = self.waiting();
+        self.release(waiting as usize);
+        waiting
+    }
+
+    /// The producer's counters.
+    #[must_use]
+    pub fn counters(&self) -> RingCounters {
+        let word = |at| self.control.word(at).unwrap_or(0);
+        RingCounters {
+            calls: word(offset::SEQUENCE),
+            lost_calls: word(offset::LOST_CALLS),
+            lost_results: word(offset::LOST_RESULTS),
+            waits: word(offset::WAITS),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::session::{RingGeometry, Rings};
+    use proptest::prelude::*;
+
+    fn ring() -> (Producer, Consumer) {
+        let rings = Rings::create(RingGeometry { rings: 1, ring_bytes: 4096 }).unwrap();
+        (rings.producer(0).unwrap(), rings.consumer(0).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_come_out_as_they_went_in(lens in proptest::collection::vec(1usize..1500, 1..200)) {
+            let (mut producer, mut consumer) = ring();
+            let (mut sent, mut received) = (Vec::new(), Vec::new());
+            for (n, len) in lens.into_iter().enumerate() {
+                while producer.reserve(len).is_none() {
+                    let copied = consumer.copy(&mut received, 700);
+                    prop_assert!(copied > 0, "a full ring has something to read");
+                    consumer.release(copied);
+                }
+                producer.reserve(len).unwrap().fill(n as u8);
+                producer.publish(len);
+                sent.extend(std::iter::repeat_n(n as u8, len));
+            }
+            let rest = consumer.copy(&mut received, usize::MAX);
+            consumer.release(rest);
+            prop_assert_eq!(sent, received);
+            prop_assert_eq!(consumer.waiting(), 0);
+        }
+    }
+
+    #[test]
+    fn a_second_consumer_goes_on_where_the_first_stopped() {
+        let rings = Rings::create(RingGeometry { rings: 1, ring_bytes: 4096 }).unwrap();
+        let mut producer = rings.producer(0).unwrap();
+        producer.reserve(16).unwrap().copy_from_slice(b"0123456789abcdef");
+        producer.publish(16);
+        rings.consumer(0).unwrap().release(10);
+        let mut seen = Vec::new();
+        rings.consumer(0).unwrap().copy(&mut seen, 100);
+        assert_eq!(seen, b"abcdef");
+    }
+
+    #[test]
+    fn a_nonsensical_position_reaches_nothing_outside() {
+        let rings = Rings::create(RingGeometry { rings: 1, ring_bytes: 4096 }).unwrap();
+        let consumer = rings.consumer(0).unwrap();
+        let mut producer = rings.producer(0).unwrap();
+        producer.head = u64::MAX - 100;
+        producer.publish(0);
+        assert_eq!(consumer.waiting(), 4096);
+        let mut seen = Vec::new();
+        assert_eq!(consumer.copy(&mut seen, usize::MAX), 4096);
+        assert!(producer.reserve(8).is_none(), "more in flight than the ring holds means no room");
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+
+    /// Two slots stand for the data; loom reports any access to one that is not ordered by the positions.
+    struct Shared {
+        head: AtomicU64,
+        tail: AtomicU64,
+        slots: [UnsafeCell<u64>; 2],
+    }
+
+    impl Shared {
+        fn index(&self) -> Index<'_> {
+            Index { head: &self.head, tail: &self.tail, size: 2 }
+        }
+    }
+
+    #[test]
+    fn no_slot_is_read_before_it_is_published_or_written_before_it_is_released() {
+        loom::model(|| {
+            let slots = [UnsafeCell::new(0), UnsafeCell::new(0)];
+            let shared = Arc::new(Shared { head: AtomicU64::new(0), tail: AtomicU64::new(0), slots });
+            let writer = Arc::clone(&shared);
+            let producer = loom::thread::spawn(move || {
+                for head in 0..3u64 {
+                    while writer.index().room(head) == 0 {
+                        loom::thread::yield_now();
+                    }
+                    #[expect(unsafe_code, reason = "loom checks that this access is ordered")]
+                    // SAFETY: loom's cell panics in the model if another thread could be at it.
+                    writer.slots[(head & 1) as usize].with_mut(|slot| unsafe { *slot = head + 1 });
+                    writer.index().publish(head + 1);
+                }
+            });
+            for tail in 0..3u64 {
+                while shared.index().ready(tail) == 0 {
+                    loom::thread::yield_now();
+                }
+                #[expect(unsafe_code, reason = "loom checks that this access is ordered")]
+                // SAFETY: as above.
+                let seen = shared.slots[(tail & 1) as usize].with(|slot| unsafe { *slot });
+                assert_eq!(seen, tail + 1);
+                shared.index().release(tail + 1);
+            }
+            producer.join().unwrap();
+        });
+    }
+}

@@ -1,0 +1,277 @@
+//! The sensor's side of the control socket, and what all vCPUs share.
+//!
+//! A thread of its own listens, serves one engine at a time and keeps what engines tell. vCPU threads only read
+//! what is settled ([`Control::ram`], [`Control::layout`]: written once, then never again), except for the two
+//! questions at the start of monitoring, where they wait here.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use hypovisor_event::Rings;
+use hypovisor_event::control::{self, FrameLayout, Hello, Hook, Message, PROTOCOL, SensorState};
+use hypovisor_machine::{Gva, RamLayout};
+use hypovisor_mapping::{Access, MappingError, Ram};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// How long a vCPU waits for the engine's answer. Reading the DWARF of a debug build takes seconds on a slow machine.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a vCPU waits while no engine is connected at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a sensor cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The control socket cannot be listened on.
+    #[error("cannot listen on {path}: {source}")]
+    Listen {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        source: rustix::io::Errno,
+    },
+    /// The rings cannot be created.
+    #[error(transparent)]
+    Rings(#[from] MappingError),
+    /// A thread cannot be started.
+    #[error("cannot start the control thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What an adapter knows when it starts.
+#[derive(Debug)]
+pub struct ControlOptions {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// The rings, one per vCPU.
+    pub rings: Rings,
+    /// Level of QEMU's plugin API, 0 for another adapter.
+    pub plugin_api: u64,
+    /// Descriptors that may be L1's RAM, found when an engine asks: QEMU creates them after its plugins.
+    pub ram_candidates: fn() -> Vec<OwnedFd>,
+    /// Called on the control thread once RAM is mapped.
+    pub on_armed: fn(),
+}
+
+/// Shared by all vCPUs of a QEMU process, for its whole life.
+pub struct Control {
+    options: ControlOptions,
+    ram: OnceLock<Ram>,
+    layout: OnceLock<FrameLayout>,
+    attached: AtomicBool,
+    /// Calls of [`Control::ask_hooks`] that found no answer: L1 runs unmonitored.
+    idle: AtomicBool,
+    unanswered: AtomicU64,
+    conversation: Mutex<Conversation>,
+    answered: Condvar,
+}
+
+/// What only the control thread and a waiting vCPU touch.
+#[derive(Default)]
+struct Conversation {
+    engine: Option<OwnedFd>,
+    hooks: Option<Vec<Hook>>,
+    refused: bool,
+    note: Vec<u8>,
+}
+
+impl Control {
+    /// Listens on the socket and starts the control thread. The result lives as long as the process.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start(options: ControlOptions) -> Result<&'static Self, StartError> {
+        let listener = listen(&options.socket)
+            .map_err(|source| StartError::Listen { path: options.socket.clone(), source })?;
+        let control: &'static Self = Box::leak(Box::new(Self {
+            options,
+            ram: OnceLock::new(),
+            layout: OnceLock::new(),
+            attached: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
+            unanswered: AtomicU64::new(0),
+            conversation: Mutex::default(),
+            answered: Condvar::new(),
+        }));
+        std::thread::Builder::new()
+            .name("hypovisor".into())
+            .spawn(move || control.serve(&listener))
+            .map_err(StartError::Thread)?;
+        Ok(control)
+    }
+
+    /// L1's RAM, once an engine has told where it is.
+    #[must_use]
+    pub fn ram(&self) -> Option<&Ram> {
+        self.ram.get()
+    }
+
+    /// Where L1 keeps what the sensor reads, once known.
+    #[must_use]
+    pub fn layout(&self) -> Option<&FrameLayout> {
+        self.layout.get()
+    }
+
+    /// The rings.
+    #[must_use]
+    pub const fn rings(&self) -> &Rings {
+        &self.options.rings
+    }
+
+    /// Whether an engine is there to empty the rings.
+    #[must_use]
+    pub fn engine_attached(&self) -> bool {
+        self.attached.load(Ordering::Relaxed)
+    }
+
+    /// Whether L1 runs unmonitored for good.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
+    }
+
+    /// A vCPU of L1 is about to run its first code in the kernel half: asks the engine what to hook and waits for
+    /// the answer. `None`: leave L1 alone.
+    #[must_use]
+    pub fn ask_hooks(&self, vcpu: u64, cr3: u64, rip: Gva) -> Option<Vec<Hook>> {
+        let question = Message::NeedHooks { vcpu, cr3, rip };
+        let hooks = self.ask(&question, |conversation| conversation.hooks.clone());
+        if hooks.is_none() {
+            self.idle.store(true, Ordering::Relaxed);
+        }
+        hooks
+    }
+
+    /// A vCPU stands at the first hypercall and the layout is unknown: asks the engine and waits for the answer.
+    #[must_use]
+    pub fn ask_layout(&self, vcpu: u64, cr3: u64, frame: Gva) -> Option<FrameLayout> {
+        self.ask(&Message::NeedLayout { vcpu, cr3, frame }, |_| self.layout.get().copied())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Conversation> {
+        // The state is whole between any two statements, so a panic elsewhere does not spoil it.
+        self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask<T>(&self, question: &Message, answer: impl Fn(&Conversation) -> Option<T>) -> Option<T> {
+        if self.unanswered.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let start = Instant::now();
+        let mut conversation = self.lock();
+        let mut asked = None;
+        loop {
+            if let Some(answer) = answer(&conversation) {
+                return Some(answer);
+            }
+            let engine = conversation.engine.as_ref();
+            let limit = if engine.is_some() { ANSWER_TIMEOUT } else { CONNECT_TIMEOUT };
+            if conversation.refused || start.elapsed() > limit {
+                self.unanswered.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            if let Some(engine) = engine
+                && asked != Some(raw(engine))
+            {
+                asked = Some(raw(engine));
+                let _ = control::send(engine, question, &[]);
+            }
+            let wait = self.answered.wait_timeout(conversation, Duration::from_millis(100));
+            conversation = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn serve(&self, listener: &OwnedFd) {
+        loop {
+            let Ok(engine) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) else {
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            };
+            if self.greet(&engine).is_ok() {
+                self.attached.store(true, Ordering::Relaxed);
+                while let Ok((message, _)) = control::receive(&engine) {
+                    self.on_message(message);
+                }
+                self.attached.store(false, Ordering::Relaxed);
+                self.lock().engine = None;
+            }
+        }
+    }
+
+    fn greet(&self, engine: &OwnedFd) -> Result<(), control::ControlError> {
+        let geometry = self.options.rings.geometry();
+        let hello = Hello {
+            protocol: PROTOCOL,
+            pid: u64::from(std::process::id()),
+            plugin_api: self.options.plugin_api,
+            vcpus: u64::from(geometry.rings),
+            ring_bytes: geometry.ring_bytes,
+            state: self.state(),
+        };
+        let candidates = (self.options.ram_candidates)();
+        let fds: Vec<BorrowedFd<'_>> =
+            std::iter::once(self.options.rings.fd()).chain(candidates.iter().map(AsFd::as_fd)).collect();
+        let mut conversation = self.lock();
+        control::send(engine, &Message::Hello(hello, conversation.note.clone()), &fds)?;
+        conversation.engine = engine.try_clone().ok();
+        self.answered.notify_all();
+        Ok(())
+    }
+
+    fn state(&self) -> SensorState {
+        if self.is_idle() {
+            SensorState::Idle
+        } else if self.layout.get().is_some() {
+            SensorState::Watching
+        } else if self.ram.get().is_some() {
+            SensorState::Armed
+        } else {
+            SensorState::Fresh
+        }
+    }
+
+    fn on_message(&self, message: Message) {
+        match message {
+            Message::RamLayout { backend, ranges } => self.map_ram(backend, RamLayout::new(ranges)),
+            Message::Hooks(hooks, layout) => {
+                if let Some(layout) = layout {
+                    let _ = self.layout.set(layout);
+                }
+                self.lock().hooks = Some(hooks);
+            }
+            Message::Layout(layout) => {
+                let _ = self.layout.set(layout);
+            }
+            Message::Refuse => self.lock().refused = true,
+            Message::Note(note) => self.lock().note = note,
+            // A sensor's own questions; an engine that sends them is confused, and they change nothing.
+            Message::Hello(..) | Message::NeedHooks { .. } | Message::NeedLayout { .. } => {}
+        }
+        self.answered.notify_all();
+    }
+
+    fn map_ram(&self, backend: u64, layout: RamLayout) {
+        let candidates = (self.options.ram_candidates)();
+        let backend = usize::try_from(backend).ok().and_then(|index| candidates.get(index));
+        if let Some(ram) = backend.and_then(|fd| Ram::map(fd, layout, Access::ReadWrite).ok())
+            && self.ram.set(ram).is_ok()
+        {
+            (self.options.on_armed)();
+        }
+    }
+}
+
+fn raw(fd: &OwnedFd) -> i32 {
+    use std::os::fd::AsRawFd as _;
+    fd.as_raw_fd()
+}
+
+fn listen(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, 1)?;
+    Ok(socket)
+}
