@@ -29,11 +29,7 @@ impl Vcpu for Registers {
     }
 
     fn now_ticks(&self) -> u64 {
-        #[expect(unsafe_code, reason = "an intrinsic")]
-        // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled for processes.
-        unsafe {
-            core::arch::x86_64::_rdtsc()
-        }
+        hypovisor_machine::clock::now_ticks()
     }
 }
 

@@ -263,6 +263,20 @@ pub fn finish(buf: &mut [u8], head: u64) {
     put(buf, 0, head);
 }
 
+/// What comes next in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// A record of this time, or something malformed.
+    Record {
+        /// Ticks of L0's TSC.
+        time_ticks: u64,
+    },
+    /// The start of a record whose end the batch does not hold.
+    Incomplete,
+    /// Nothing.
+    End,
+}
+
 /// Splits a batch of bytes into records. Stops for good at the first malformed one.
 #[derive(Debug)]
 pub struct Records<'a> {
@@ -283,11 +297,18 @@ impl<'a> Records<'a> {
         self.offset
     }
 
-    /// Time of the next record, without reading it.
+    /// What comes next, without reading it.
     #[must_use]
-    pub fn peek_time_ticks(&self) -> Option<u64> {
-        let rest = self.batch.get(self.offset..)?;
-        (rest.len() >= 24).then(|| get(rest, 2))
+    pub fn peek(&self) -> Peek {
+        let rest = self.batch.get(self.offset..).unwrap_or(&[]);
+        if rest.is_empty() {
+            return Peek::End;
+        }
+        let len = (get(rest, 0) & 0xffff_ffff) as usize;
+        if rest.len() < 24 || (len <= MAX_RECORD_BYTES && rest.len() < len) {
+            return Peek::Incomplete;
+        }
+        Peek::Record { time_ticks: get(rest, 2) }
     }
 
     fn malformed(&mut self, what: &'static str) -> MalformedRecord {

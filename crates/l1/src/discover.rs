@@ -1,7 +1,7 @@
 //! The layout checked against, or found in, the memory of a running L1.
 //!
-//! Both need one virtual CPU stopped at a hypercall entry, with the address of the guest frame. The fields they
-//! look at confirm each other, so a wrong offset does not pass by chance:
+//! Both need one virtual CPU stopped at a hypercall entry, with the address of the guest frame. The fields
+//! they look at confirm each other, so a wrong offset does not pass by chance:
 //!
 //! ```text
 //!   frame + current_vcpu  -->  vcpu       vcpu.processor = cpu_info.processor_id
@@ -100,9 +100,10 @@ pub fn check_layout<M: PhysicalMemory>(
 
 /// Finds the layout at the first hypercall of the hardware domain (dom0).
 ///
-/// `hardware_domain` is the address of Xen's variable of that name, if the symbols have it; without it the domain is known by
-/// its number 0. `vcpu_id` and `domain_id` are taken as the first fields of their structures, `processor` as the
-/// second, which the cross-checks confirm; what neither memory nor code tells stays `None`.
+/// `hardware_domain` is the address of Xen's variable of that name, if the symbols have it; without it the
+/// domain is known by its number 0. `vcpu_id` and `domain_id` are taken as the first fields of their
+/// structures, `processor` as the second, which the cross-checks confirm; what neither memory nor code
+/// tells stays `None`.
 ///
 /// # Errors
 /// [`DiscoverError::NotFound`] if the frame does not belong to the hardware domain, or nothing fits.
@@ -123,8 +124,8 @@ pub fn discover_layout<M: PhysicalMemory>(
 
 /// Finds `mc_state.call` at the first inner call of a multicall: where the copy of the guest's entry stands.
 ///
-/// `state` are the first bytes behind RDI, `guest_entry` the entry as the guest wrote it. The result field is not
-/// compared. `None` if the entry does not stand there exactly once.
+/// `state` are the first bytes behind RDI, `guest_entry` the entry as the guest wrote it. The result field
+/// is not compared. `None` if the entry does not stand there exactly once.
 #[must_use]
 pub fn discover_multicall_call(state: &[u8], guest_entry: &[u8; MULTICALL_ENTRY_BYTES]) -> Option<u32> {
     let is_entry = |at: &usize| {

@@ -13,11 +13,13 @@
 //!   symbols_token_index  u16 x 256    where each string begins in the token table
 //! ```
 //!
-//! The search starts with the most telling piece, the token index, which fixes the token table; in front of that lie the
-//! markers, and the markers prove the names. Each piece is verified by the next, so that a chance match of one
-//! does not survive. An expanded entry is a type letter as in `nm` (capital: global) and the name.
+//! The search starts with the most telling piece, the token index, which fixes the token table; in front of
+//! that lie the markers, and the markers prove the names. Each piece is verified by the next, so that a
+//! chance match of one does not survive. An expanded entry is a type letter as in `nm` (capital: global)
+//! and the name.
 //!
-//! Offsets are returned as offsets: which address they are relative to is settled by [`crate::CodeMap::agreement`].
+//! Offsets are returned as offsets: which address they are relative to is settled by
+//! [`crate::CodeMap::agreement`].
 
 use std::cell::Cell;
 

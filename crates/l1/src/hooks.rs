@@ -13,35 +13,39 @@
 //! ```
 //!
 //! The hook stands on the first byte of the function, where every direct call lands, also one that finds an
-//! ENDBR64 there (with CET-IBT the ENDBR64 is the first instruction executed; Xen rewrites it to a no-op of the same
-//! length in functions that are only called directly after boot). A live patch puts a jump on the same byte, and
-//! its replacement returns to the same callers. Boot-time patching (`alternative_call`, retpolines) rewrites *indirect* calls,
-//! which lead to handlers inside these functions, never to them: [`CallHook::address_taken`] lists pointers to the
-//! function, and is empty where that holds. An SYSCALL that is no hypercall (a PV user process's) goes to
-//! `switch_to_kernel` and does not come here. Hyper-V style calls of HVM guests (`viridian_hypercall`) branch off inside
-//! `hvm_hypercall`, behind the hook.
+//! ENDBR64 there (with CET-IBT the ENDBR64 is the first instruction executed; Xen rewrites it to a no-op of
+//! the same length in functions that are only called directly after boot). A live patch puts a jump on the
+//! same byte, and its replacement returns to the same callers. Boot-time patching (`alternative_call`,
+//! retpolines) rewrites *indirect* calls, which lead to handlers inside these functions, never to them:
+//! [`CallHook::address_taken`] lists pointers to the function, and is empty where that holds. An SYSCALL
+//! that is no hypercall (a PV user process's) goes to `switch_to_kernel` and does not come here. Hyper-V
+//! style calls of HVM guests (`viridian_hypercall`) branch off inside `hvm_hypercall`, behind the hook.
 //!
 //! # Results
-//! A call is over at the return address of the call into the function. The code map lists all direct calls; where a
-//! function is reached by a jump, its caller's return addresses count. What a result site sees, and when:
+//! A call is over at the return address of the call into the function. The code map lists all direct calls;
+//! where a function is reached by a jump, its caller's return addresses count. What a result site sees, and
+//! when:
 //!
-//! - A preempted call (continuation) returns there like a finished one. PV: the saved RIP went back by 2 bytes and
-//!   RAX holds a call number. HVM: `hvm_hypercall` itself returns `HVM_HCALL_preempted`, not 0, in EAX and the
-//!   exit handler leaves RIP alone. The guest issues the call again: another entry.
+//! - A preempted call (continuation) returns there like a finished one. PV: the saved RIP went back by 2
+//!   bytes and RAX holds a call number. HVM: `hvm_hypercall` itself returns `HVM_HCALL_preempted`, not 0,
+//!   in EAX and the exit handler leaves RIP alone. The guest issues the call again: another entry.
 //! - `iret` rewrites the whole frame; the result site sees the frame that the guest resumes with.
-//! - `continue_hypercall_on_cpu` (CPU hotplug, microcode and the like) returns at once with the vCPU paused, and a
-//!   tasklet stores the true result into the saved RAX later: the value at the result site is provisional.
-//! - A vCPU that sleeps inside a call (wait queues, for memory events and paging) gives up its stack: another vCPU then enters
-//!   on the same physical CPU before the first returns. Entries and results must be paired by `struct vcpu`,
-//!   never by physical CPU.
-//! - `domain_crash` inside a handler only marks the domain; the call returns, and the vCPU is descheduled on the way
-//!   out. Only reboot, crash (kexec) and `asm_domain_crash_synchronous` never return; the next entry of the same vCPU, or
-//!   none at all, tells.
-//! - Descheduling otherwise happens behind the result site (`test_all_events`, softirqs), so `reset_stack_and_jump`
-//!   to another context does not skip it.
-//! - With shadow stacks (CET-SS) return addresses cannot be redirected; nothing here does, the sites are only watched.
+//! - `continue_hypercall_on_cpu` (CPU hotplug, microcode and the like) returns at once with the vCPU
+//!   paused, and a tasklet stores the true result into the saved RAX later: the value at the result site is
+//!   provisional.
+//! - A vCPU that sleeps inside a call (wait queues, for memory events and paging) gives up its stack:
+//!   another vCPU then enters on the same physical CPU before the first returns. Entries and results must
+//!   be paired by `struct vcpu`, never by physical CPU.
+//! - `domain_crash` inside a handler only marks the domain; the call returns, and the vCPU is descheduled
+//!   on the way out. Only reboot, crash (kexec) and `asm_domain_crash_synchronous` never return; the next
+//!   entry of the same vCPU, or none at all, tells.
+//! - Descheduling otherwise happens behind the result site (`test_all_events`, softirqs), so
+//!   `reset_stack_and_jump` to another context does not skip it.
+//! - With shadow stacks (CET-SS) return addresses cannot be redirected; nothing here does, the sites are
+//!   only watched.
 //!
-//! A multicall's inner result stands in the `result` field of the entry in `mc_state`, at the inner result sites.
+//! A multicall's inner result stands in the `result` field of the entry in `mc_state`, at the inner result
+//! sites.
 
 use std::collections::BTreeSet;
 
@@ -105,7 +109,8 @@ pub struct CallHook {
     /// Pointers to the function, in code or data: calls that could return elsewhere. Expected to be empty.
     #[serde(with = "crate::hex::gva_list")]
     pub address_taken: Vec<Gva>,
-    /// Jumps to the function from code that nothing calls directly: results that could be missed. Expected to be empty.
+    /// Jumps to the function from code that nothing calls directly: results that could be missed. Expected
+    /// to be empty.
     pub unfollowed: Vec<Site>,
 }
 

@@ -3,6 +3,9 @@
 //! At the first instructions that Xen executes in its high half (`__high_start`) the boot page tables map the
 //! image with 2 MiB pages, which reach beyond its end; later it is mapped with exact permissions and the init
 //! sections are gone. Both look the same here: the mapped pages around an instruction pointer, holes as zeros.
+//!
+//! Xen moves its image to the top of low memory early in `__start_xen`, at unchanged virtual addresses: physical
+//! addresses taken before that ([`Image::runs`]) do not hold afterwards.
 
 use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory, VirtualMemory};
 

@@ -39,8 +39,8 @@ pub struct Layout {
     pub vcpu: VcpuLayout,
     /// `struct domain`.
     pub domain: DomainLayout,
-    /// The `call` (a public `multicall_entry`: op, result, six arguments of 8 bytes) in the `struct mc_state` that
-    /// the inner function of a multicall gets in RDI.
+    /// The `call` (a public `multicall_entry`: op, result, six arguments of 8 bytes) in the `struct
+    /// mc_state` that the inner function of a multicall gets in RDI.
     pub multicall_call: Option<u32>,
 }
 
@@ -129,9 +129,11 @@ pub struct DomainLayout {
     pub domain_id: u32,
     /// `vcpu`: a pointer to the array of pointers to its vCPUs.
     pub vcpus: Option<u32>,
-    /// `options` (32 bits): how it was created; bit 0 is `XEN_DOMCTL_CDF_hvm` (public/domctl.h): an HVM or PVH guest.
+    /// `options` (32 bits): how it was created; bit 0 is `XEN_DOMCTL_CDF_hvm` (public/domctl.h): an HVM or
+    /// PVH guest.
     pub options: Option<u32>,
-    /// `arch.emulation_flags` (32 bits): the emulated devices; an HVM guest has an IO-APIC and a VGA, a PVH guest has not.
+    /// `arch.emulation_flags` (32 bits): the emulated devices; an HVM guest has an IO-APIC and a VGA, a PVH
+    /// guest has not.
     pub emulation_flags: Option<u32>,
     /// `next_in_list` (a pointer): the next domain by ascending number.
     pub next_in_list: Option<u32>,

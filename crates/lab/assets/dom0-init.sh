@@ -17,6 +17,10 @@ mount_all() {
     mount -t sysfs sysfs /sys
     mount -t devtmpfs dev /dev
     mkdir -p /dev/pts /dev/shm
+    ln -s /proc/self/fd /dev/fd
+    ln -s /proc/self/fd/0 /dev/stdin
+    ln -s /proc/self/fd/1 /dev/stdout
+    ln -s /proc/self/fd/2 /dev/stderr
     mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
     mount -t tmpfs tmpfs /dev/shm
     mount -t tmpfs tmpfs /run

@@ -91,9 +91,7 @@ fn boot() -> Result<ExitCode, Box<dyn Error>> {
             _ => return Err(format!("unknown: {flag} {value}").into()),
         }
     }
-    let mut machine = Machine::default();
-    machine.dom0_options = dom0;
-    machine.xen_options = hypervisor;
+    let machine = Machine { dom0_options: dom0, xen_options: hypervisor, ..Machine::default() };
     let mut terminal = Terminal { console, started: Instant::now() };
     let prepared = Lab::open()?.prepare(xen, qemu, &mut terminal)?;
     let mut session = Session::new(&prepared, &machine, &work)?;

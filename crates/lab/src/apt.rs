@@ -167,13 +167,15 @@ fn mirror(apt_get: &Path) -> Result<String, FetchError> {
         return Ok(mirror);
     }
     let format = "$(ORIGIN)|$(LABEL)|$(REPO_URI)";
-    let listing = run(Command::new(apt_get).args(["indextargets", "--format", format, "Created-By: Packages"]))?;
+    let listing =
+        run(Command::new(apt_get).args(["indextargets", "--format", format, "Created-By: Packages"]))?;
     choose_mirror(&String::from_utf8_lossy(&listing)).ok_or(FetchError::NoMirror)
 }
 
 /// The first repository that calls itself Debian; without package lists nothing does, then the first that looks so.
 fn choose_mirror(listing: &str) -> Option<String> {
-    let rows = || listing.lines().filter_map(|line| Some((line.rsplit_once('|')?.0, line.rsplit_once('|')?.1)));
+    let rows =
+        || listing.lines().filter_map(|line| Some((line.rsplit_once('|')?.0, line.rsplit_once('|')?.1)));
     let named = rows().find(|(label, _)| *label == "Debian|Debian");
     let likely = || rows().find(|(_, uri)| uri.trim_end_matches('/').ends_with("/debian"));
     named.or_else(likely).map(|(_, uri)| uri.to_owned())

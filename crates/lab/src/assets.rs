@@ -39,6 +39,20 @@ pub(crate) const DOM0_FILES: [Asset; 11] = [
 
 /// Directories that dom0's root has to have, besides those that come with files.
 pub(crate) const DOM0_DIRECTORIES: [&str; 16] = [
-    "dev", "proc", "sys", "run", "tmp", "root", "mnt", "home", "lab/files", "lab/control", "lab/boot", "var/lib/xen",
-    "var/lib/xen/dump", "var/log/xen/console", "var/lib/xenstored", "usr/local/bin",
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "root",
+    "mnt",
+    "home",
+    "lab/files",
+    "lab/control",
+    "lab/boot",
+    "var/lib/xen",
+    "var/lib/xen/dump",
+    "var/log/xen/console",
+    "var/lib/xenstored",
+    "usr/local/bin",
 ];

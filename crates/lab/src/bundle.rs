@@ -77,7 +77,7 @@ pub enum Bundle {
 }
 
 /// What dom0's root needs besides Xen's own packages, in either suite.
-const DOM0_PACKAGES: [&str; 10] = [
+const DOM0_PACKAGES: [&str; 11] = [
     // The device model of HVM domUs, started by xl.
     "qemu-system-xen",
     // The firmware that hvmloader hands to HVM domUs.
@@ -96,6 +96,8 @@ const DOM0_PACKAGES: [&str; 10] = [
     "kmod",
     // mke2fs, when images are built.
     "e2fsprogs",
+    // flock and losetup as those scripts want them.
+    "util-linux",
     // The ip command of the network hotplug scripts.
     "iproute2",
 ];

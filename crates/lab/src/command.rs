@@ -89,7 +89,11 @@ pub(crate) fn check(command: &Command, output: &Output) -> Result<(), CommandErr
         return Ok(());
     }
     let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    Err(CommandError::Failed { program: name(command), status: output.status.to_string(), complaint: complaint(said) })
+    Err(CommandError::Failed {
+        program: name(command),
+        status: output.status.to_string(),
+        complaint: complaint(said),
+    })
 }
 
 pub(crate) fn start_error(command: &Command) -> impl FnOnce(io::Error) -> CommandError + use<> {
@@ -107,11 +111,15 @@ pub(crate) fn complaint(said: &[u8]) -> String {
 }
 
 fn name(command: &Command) -> String {
-    let is_loader = |path: &OsStr| Path::new(path).file_name().is_some_and(|file| file.to_string_lossy().starts_with("ld-linux"));
-    let program = match is_loader(command.get_program()) {
-        // The loader's arguments are --library-path, a path, and the program.
-        true => command.get_args().nth(2).unwrap_or(command.get_program()),
-        false => command.get_program(),
+    let is_loader = |path: &OsStr| {
+        Path::new(path).file_name().is_some_and(|file| file.to_string_lossy().starts_with("ld-linux"))
+    };
+    // The loader's arguments are --library-path, a path, and the program; or --argv0 and a name before those.
+    let program = match command.get_args().next() {
+        Some(first) if is_loader(command.get_program()) => {
+            command.get_args().nth(if first == "--argv0" { 1 } else { 2 }).unwrap_or(command.get_program())
+        }
+        _ => command.get_program(),
     };
     Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
 }
@@ -122,13 +130,17 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line_with_the_program_and_its_complaint() {
-        let error = run(Command::new("/bin/sh").args(["-c", "echo a >&2; echo 'E: no route' >&2; exit 3"])).unwrap_err();
+        let error = run(Command::new("/bin/sh").args(["-c", "echo a >&2; echo 'E: no route' >&2; exit 3"]))
+            .unwrap_err();
         assert_eq!(error.to_string(), "sh failed (exit status: 3): E: no route");
     }
 
     #[test]
     fn a_missing_program_names_its_package() {
         let error = find("no-such-program-here", "some-package").unwrap_err();
-        assert_eq!(error.to_string(), "no-such-program-here is missing; install the Debian package some-package");
+        assert_eq!(
+            error.to_string(),
+            "no-such-program-here is missing; install the Debian package some-package"
+        );
     }
 }

@@ -15,31 +15,64 @@ use crate::tree::Tree;
 /// Paths, relative to the root, that are left out with everything below them.
 const LEFT_OUT: [&str; 22] = [
     // Documentation, translations and headers: nobody reads them there.
-    "usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian", "usr/share/bug",
-    "usr/share/iso-codes", "usr/share/xml", "usr/share/zoneinfo", "usr/include",
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/lintian",
+    "usr/share/bug",
+    "usr/share/iso-codes",
+    "usr/share/xml",
+    "usr/share/zoneinfo",
+    "usr/include",
     // Read by Hypovisor on the host, not by dom0.
     "usr/lib/debug",
     // Kernels and hypervisors; dom0's own kernel is put into lab/boot.
     "boot",
     // What a full Debian would run at boot; /lab/init does here.
-    "usr/lib/systemd", "usr/lib/udev", "etc/systemd", "etc/init.d", "usr/lib/x86_64-linux-gnu/systemd",
+    "usr/lib/systemd",
+    "usr/lib/udev",
+    "etc/systemd",
+    "etc/init.d",
+    "usr/lib/x86_64-linux-gnu/systemd",
     // Other programs' modules and data, large and unused.
-    "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl-base", "usr/share/perl5", "usr/lib/firmware",
+    "usr/lib/x86_64-linux-gnu/gconv",
+    "usr/lib/x86_64-linux-gnu/perl-base",
+    "usr/share/perl5",
+    "usr/lib/firmware",
     // Apt's and dpkg's.
     "var/lib/dpkg",
 ];
 
 /// Kernel module directories that are taken; the other modules drive hardware that the lab machine does not have.
 const MODULES: [&str; 20] = [
-    "kernel/arch", "kernel/crypto", "kernel/fs", "kernel/lib", "kernel/mm", "kernel/drivers/block",
-    "kernel/drivers/char", "kernel/drivers/virtio", "kernel/drivers/vhost", "kernel/drivers/xen", "kernel/drivers/md",
-    "kernel/drivers/scsi", "kernel/drivers/target", "kernel/net/802", "kernel/net/bridge", "kernel/net/core",
-    "kernel/net/ipv4", "kernel/net/llc", "kernel/net/netfilter", "kernel/net/packet",
+    "kernel/arch",
+    "kernel/crypto",
+    "kernel/fs",
+    "kernel/lib",
+    "kernel/mm",
+    "kernel/drivers/block",
+    "kernel/drivers/char",
+    "kernel/drivers/virtio",
+    "kernel/drivers/vhost",
+    "kernel/drivers/xen",
+    "kernel/drivers/md",
+    "kernel/drivers/scsi",
+    "kernel/drivers/target",
+    "kernel/net/802",
+    "kernel/net/bridge",
+    "kernel/net/core",
+    "kernel/net/ipv4",
+    "kernel/net/llc",
+    "kernel/net/netfilter",
+    "kernel/net/packet",
 ];
 
 /// Network drivers that are taken, by the beginning of their paths.
 const NETWORK_DRIVERS: [&str; 4] = [
-    "kernel/drivers/net/xen-netback", "kernel/drivers/net/xen-netfront", "kernel/drivers/net/tun",
+    "kernel/drivers/net/xen-netback",
+    "kernel/drivers/net/xen-netfront",
+    "kernel/drivers/net/tun",
     "kernel/drivers/net/virtio_net",
 ];
 
@@ -57,7 +90,7 @@ impl Dom0Root<'_> {
         let io = PrepareError::io(self.root);
         self.link_all(Path::new("")).and_then(|()| self.add_own(kernel, domu_initrd)).map_err(io)?;
         self.link_busybox()?;
-        let mut depmod = self.tree.command("usr/sbin/depmod");
+        let mut depmod = self.tree.command_as("depmod", "usr/bin/kmod");
         run(depmod.arg("-b").arg(self.root).arg(self.release))?;
         Ok(())
     }

@@ -32,13 +32,17 @@ pub enum FetchError {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// This machine's apt knows no Debian mirror.
-    #[error("no Debian mirror in this machine's apt configuration; set HYPOVISOR_DEBIAN_MIRROR to one's address")]
+    #[error(
+        "no Debian mirror in this machine's apt configuration; set HYPOVISOR_DEBIAN_MIRROR to one's address"
+    )]
     NoMirror,
     /// The archive's signatures cannot be checked.
     #[error("{0} is missing; install the Debian package debian-archive-keyring")]
     NoKeyring(&'static str),
     /// The archive could not be reached, or does not have what is needed.
-    #[error("cannot fetch from the Debian mirror (is there a network? HYPOVISOR_DEBIAN_MIRROR names another): {complaint}")]
+    #[error(
+        "cannot fetch from the Debian mirror (is there a network? HYPOVISOR_DEBIAN_MIRROR names another): {complaint}"
+    )]
     Network {
         /// What apt said.
         complaint: String,
@@ -104,7 +108,12 @@ impl Lab {
         Some((Tree::new(dir.join("tree")), manifest))
     }
 
-    fn fetch_into(&self, stage: &Path, bundle: Bundle, progress: &mut dyn Progress) -> Result<(), FetchError> {
+    fn fetch_into(
+        &self,
+        stage: &Path,
+        bundle: Bundle,
+        progress: &mut dyn Progress,
+    ) -> Result<(), FetchError> {
         let state = self.room("apt")?.join(bundle.preferred_suite().unwrap_or(bundle.suite()));
         let downloads = stage.join("downloads");
         let apt = Apt::new(bundle, state, downloads.clone())?;

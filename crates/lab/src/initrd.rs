@@ -15,7 +15,11 @@ use crate::tree::Tree;
 /// that this kernel does not have, is passed over.
 const ROOT_MODULES: [&str; 5] = [
     // ext4 and its helpers ask for this checksum by its algorithm's name, which no module index shows.
-    "crc32c_generic", "virtio_pci", "virtio_blk", "virtio_console", "ext4",
+    "crc32c_generic",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+    "ext4",
 ];
 
 /// The initrd of the ready-made domUs: busybox and one script.
@@ -50,7 +54,11 @@ fn base(tree: &Tree, init: &str) -> Result<Archive, PrepareError> {
         archive.directory(dir);
     }
     archive.character_device("dev/console", 5, 1);
-    archive.file("bin/busybox", 0o755, &busybox).symlink("bin/sh", "busybox").file("init", 0o755, init.as_bytes());
+    archive.file("bin/busybox", 0o755, &busybox).symlink("bin/sh", "busybox").file(
+        "init",
+        0o755,
+        init.as_bytes(),
+    );
     Ok(archive)
 }
 

@@ -12,8 +12,7 @@ use crate::prepare::Prepared;
 
 /// The processor: one with AMD's virtualization, which TCG can emulate. MONITOR makes MWAIT fault in Xen, and intercepts
 /// of RDTSCP confuse Xen's instruction decoder, so both are off. The rest is what TCG does not have and would warn about.
-const CPU: &str =
-    "EPYC,+svm,+npt,-monitor,-rdtscp,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec,-fxsr-opt";
+const CPU: &str = "EPYC,+svm,+npt,-monitor,-rdtscp,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec,-fxsr-opt";
 
 /// Xen's own options. Switching FPU state eagerly keeps it from intercepting CR0 reads, which QEMU's TCG reports wrongly
 /// (10.0 to 11.1 at least).
@@ -91,7 +90,12 @@ impl Machine {
         modules.push(format!(" {}", dom0_options.replace(',', ",,")));
         modules.push(",");
         modules.push(escaped(&dir.join(INITRD_LINK)));
-        qemu.args([OsString::from("-kernel"), dir.join(XEN_LINK).into(), "-append".into(), xen_options.into()]);
+        qemu.args([
+            OsString::from("-kernel"),
+            dir.join(XEN_LINK).into(),
+            "-append".into(),
+            xen_options.into(),
+        ]);
         qemu.args(["-initrd".into(), modules]);
     }
 }
@@ -105,7 +109,11 @@ pub(crate) const INITRD_LINK: &str = "initrd";
 fn launch(prepared: &Prepared) -> QemuCommand {
     let tree = &prepared.qemu_tree;
     let mut qemu = QemuCommand { program: tree.loader(), args: Vec::new(), env: Vec::new() };
-    qemu.args([OsString::from("--library-path"), tree.libraries().into(), tree.path("usr/bin/qemu-system-x86_64").into()]);
+    qemu.args([
+        OsString::from("--library-path"),
+        tree.libraries().into(),
+        tree.path("usr/bin/qemu-system-x86_64").into(),
+    ]);
     for firmware in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
         qemu.args([OsString::from("-L"), tree.path(firmware).into()]);
     }

@@ -155,7 +155,8 @@ impl Session {
         let control = work.control_disk().map_err(SessionError::SetUp)?;
         fs::write(&control_disk, control).map_err(SessionError::SetUp)?;
         let files_disk = work.files.as_deref().map(|files| pack_files(prepared, files, path)).transpose()?;
-        let channels = CHANNELS.iter().map(|name| Channel::listen(&path.join(name))).collect::<io::Result<_>>();
+        let channels =
+            CHANNELS.iter().map(|name| Channel::listen(&path.join(name))).collect::<io::Result<_>>();
         let command = machine.command(prepared, &SessionFiles { dir: path, control_disk, files_disk });
         Ok(Self {
             command,

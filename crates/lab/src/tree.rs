@@ -50,6 +50,14 @@ impl Tree {
         command
     }
 
+    /// The same for a program that does what the name it is called by says. A tree's links for such names may be
+    /// absolute, and would lead out of it.
+    pub(crate) fn command_as(&self, name: &str, program: &str) -> Command {
+        let mut command = Command::new(self.loader());
+        command.arg("--argv0").arg(name).arg("--library-path").arg(self.libraries()).arg(self.path(program));
+        command
+    }
+
     /// Moves what was unpacked outside of `/usr` into it and leaves links, as every Debian system has it.
     pub(crate) fn merge_usr(&self) -> io::Result<()> {
         for name in MERGED {

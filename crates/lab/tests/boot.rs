@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use hypovisor_lab::{Lab, Machine, Notice, Observer, QemuVersion, Session, Silent, Work, XenVersion, spawn_unmonitored};
+use hypovisor_lab::{
+    Lab, Machine, Notice, Observer, QemuVersion, Session, Silent, Work, XenVersion, spawn_unmonitored,
+};
 
 #[derive(Default)]
 struct Record {
@@ -12,13 +14,6 @@ struct Record {
 }
 
 impl Observer for Record {
-    fn console(&mut self, bytes: &[u8]) {
-        if std::env::var_os("HYPOVISOR_TEST_CONSOLE").is_some() {
-            use std::io::Write;
-            std::io::stderr().write_all(bytes).unwrap();
-        }
-    }
-
     fn stdout(&mut self, bytes: &[u8]) {
         self.stdout.extend_from_slice(bytes);
     }
@@ -36,7 +31,8 @@ impl Observer for Record {
 fn xen_boots_and_a_script_runs_in_dom0() {
     let scratch = tempfile::tempdir().unwrap();
     let script = scratch.path().join("script.sh");
-    let text = "xl info && printf '\\000\\377\\n' && cat /lab/files/inner/note && echo oops >/dev/stderr\nexit 7\n";
+    let text =
+        "xl info && printf '\\000\\377\\n' && cat /lab/files/inner/note && echo oops >/dev/stderr\nexit 7\n";
     std::fs::write(&script, text).unwrap();
     let files = scratch.path().join("files");
     std::fs::create_dir_all(files.join("inner")).unwrap();

@@ -8,9 +8,10 @@
 //! memory for L1 ("MFN" in Xen's words is `Gpa >> 12`); a [`Gva`] is a virtual address of L1 *or* of one of
 //! its 64-bit PV guests, which share one page table.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod address;
+pub mod clock;
 mod memory;
 pub mod nested;
 pub mod paging;

@@ -11,7 +11,8 @@ enumeration!(pub(super) VIRQ = "virtual interrupts (public/xen.h)" {
     0 => "VIRQ_TIMER", 1 => "VIRQ_DEBUG", 2 => "VIRQ_CONSOLE", 3 => "VIRQ_DOM_EXC",
     4 => "VIRQ_TBUF", 6 => "VIRQ_DEBUGGER", 7 => "VIRQ_XENOPROF", 8 => "VIRQ_CON_RING",
     9 => "VIRQ_PCPU_STATE", 10 => "VIRQ_MEM_EVENT", 11 => "VIRQ_ARGO", 12 => "VIRQ_ENOMEM",
-    13 => "VIRQ_XENPMU", 16 => "VIRQ_MCA",
+    13 => "VIRQ_XENPMU", 16 => "VIRQ_MCA", 17 => "VIRQ_ARCH_1", 18 => "VIRQ_ARCH_2",
+    19 => "VIRQ_ARCH_3", 20 => "VIRQ_ARCH_4", 21 => "VIRQ_ARCH_5", 22 => "VIRQ_ARCH_6", 23 => "VIRQ_ARCH_7",
 });
 
 const VIRQ_NUMBER: Type = Type::enumeration(Int::U32, &VIRQ);
@@ -109,6 +110,52 @@ pub(super) const EVENT_CHANNEL_OP: Hypercall = Hypercall {
             evtchn!(11, "EVTCHNOP_init_control", InOut INIT_CONTROL),
             evtchn!(12, "EVTCHNOP_expand_array", In EXPAND_ARRAY),
             evtchn!(13, "EVTCHNOP_set_priority", In SET_PRIORITY),
+        ],
+    }),
+};
+
+enumeration!(OPS = "EVTCHNOP_* of the compat call" {
+    0 => "EVTCHNOP_bind_interdomain", 1 => "EVTCHNOP_bind_virq", 2 => "EVTCHNOP_bind_pirq",
+    3 => "EVTCHNOP_close", 4 => "EVTCHNOP_send", 5 => "EVTCHNOP_status", 6 => "EVTCHNOP_alloc_unbound",
+    7 => "EVTCHNOP_bind_ipi", 8 => "EVTCHNOP_bind_vcpu", 9 => "EVTCHNOP_unmask",
+});
+
+structure!(COMPAT_OP = "struct evtchn_op" {
+    field("cmd", Type::enumeration(Int::U32, &OPS)),
+    field("u", Type::Union(&Union { tag: Tag::Field("cmd"), min_size: 0, cases: &[
+        case(&[0], "bind_interdomain", Type::Struct(&BIND_INTERDOMAIN)),
+        case(&[1], "bind_virq", Type::Struct(&BIND_VIRQ)),
+        case(&[2], "bind_pirq", Type::Struct(&BIND_PIRQ)),
+        case(&[3], "close", Type::Struct(&CLOSE)),
+        case(&[4], "send", Type::Struct(&SEND)),
+        case(&[5], "status", Type::Struct(&STATUS_OP)),
+        case(&[6], "alloc_unbound", Type::Struct(&ALLOC_UNBOUND)),
+        case(&[7], "bind_ipi", Type::Struct(&BIND_IPI)),
+        case(&[8], "bind_vcpu", Type::Struct(&BIND_VCPU)),
+        case(&[9], "unmask", Type::Struct(&UNMASK)),
+    ] })),
+});
+
+const COMPAT_ARGS: &[Arg] = &[arg("uop", handle!(InOut, Type::Struct(&COMPAT_OP), Count::One))];
+
+pub(super) const EVENT_CHANNEL_OP_COMPAT: Hypercall = Hypercall {
+    number: 16,
+    name: "event_channel_op_compat",
+    args: COMPAT_ARGS,
+    returns: Show::Errno,
+    sub_ops: Some(SubOps {
+        from: SubOpFrom::Memory { index: 0 },
+        ops: &[
+            op(0, "EVTCHNOP_bind_interdomain", COMPAT_ARGS),
+            op(1, "EVTCHNOP_bind_virq", COMPAT_ARGS),
+            op(2, "EVTCHNOP_bind_pirq", COMPAT_ARGS),
+            op(3, "EVTCHNOP_close", COMPAT_ARGS),
+            op(4, "EVTCHNOP_send", COMPAT_ARGS),
+            op(5, "EVTCHNOP_status", COMPAT_ARGS),
+            op(6, "EVTCHNOP_alloc_unbound", COMPAT_ARGS),
+            op(7, "EVTCHNOP_bind_ipi", COMPAT_ARGS),
+            op(8, "EVTCHNOP_bind_vcpu", COMPAT_ARGS),
+            op(9, "EVTCHNOP_unmask", COMPAT_ARGS),
         ],
     }),
 };

@@ -4,9 +4,27 @@
 //! are the headers'. One file per family. Where 4.17 lays a struct out differently, a union picks the form by
 //! `interface_version`, so that either hypervisor decodes right.
 
+mod argo;
+mod bitmap;
+mod commands;
 mod event_channel;
+mod grant_table;
+mod guest_context;
+mod hypfs;
+mod kexec;
+mod mca;
 mod memory;
 mod misc;
+mod mmu;
+mod physdev;
+mod platform;
+mod pmu;
+mod pv;
+mod sched;
+mod sysctl;
+mod vcpu;
+mod version;
+mod xenoprof;
 
 use crate::call::{Abi, Hypercall};
 
@@ -17,7 +35,54 @@ pub static XEN: Abi = Abi { name: "xen", calls: &CALLS };
 const NUMBERS: usize = 56;
 
 static CALLS: [Option<&'static Hypercall>; NUMBERS] =
-    by_number(&[&event_channel::EVENT_CHANNEL_OP, &memory::MEMORY_OP, &misc::MULTICALL, &misc::XEN_VERSION]);
+    by_number(&[
+        &argo::ARGO_OP,
+        &event_channel::EVENT_CHANNEL_OP,
+        &event_channel::EVENT_CHANNEL_OP_COMPAT,
+        &grant_table::GRANT_TABLE_OP,
+        &hypfs::HYPFS_OP,
+        &kexec::KEXEC_OP,
+        &mca::MCA,
+        &memory::MEMORY_OP,
+        &misc::ARCH_1,
+        &misc::ARCH_2,
+        &misc::ARCH_3,
+        &misc::ARCH_4,
+        &misc::ARCH_5,
+        &misc::ARCH_6,
+        &misc::ARCH_7,
+        &misc::CONSOLE_IO,
+        &misc::MULTICALL,
+        &misc::TMEM_OP,
+        &mmu::MMUEXT_OP,
+        &mmu::MMU_UPDATE,
+        &mmu::UPDATE_VA_MAPPING,
+        &mmu::UPDATE_VA_MAPPING_OTHERDOMAIN,
+        &physdev::PHYSDEV_OP,
+        &physdev::PHYSDEV_OP_COMPAT,
+        &platform::PLATFORM_OP,
+        &pmu::XENPMU_OP,
+        &pv::CALLBACK_OP,
+        &pv::FPU_TASKSWITCH,
+        &pv::GET_DEBUGREG,
+        &pv::IRET,
+        &pv::NMI_OP,
+        &pv::SET_CALLBACKS,
+        &pv::SET_DEBUGREG,
+        &pv::SET_GDT,
+        &pv::SET_SEGMENT_BASE,
+        &pv::SET_TIMER_OP,
+        &pv::SET_TRAP_TABLE,
+        &pv::STACK_SWITCH,
+        &pv::UPDATE_DESCRIPTOR,
+        &pv::VM_ASSIST,
+        &sched::SCHED_OP,
+        &sched::SCHED_OP_COMPAT,
+        &sysctl::SYSCTL,
+        &vcpu::VCPU_OP,
+        &version::XEN_VERSION,
+        &xenoprof::XENOPROF_OP,
+    ]);
 
 /// Puts each call into the slot of its number; fails to compile when two claim the same one.
 const fn by_number(calls: &[&'static Hypercall]) -> [Option<&'static Hypercall>; NUMBERS] {
@@ -35,7 +100,7 @@ const fn by_number(calls: &[&'static Hypercall]) -> [Option<&'static Hypercall>;
 /// Shorthands of the tables.
 mod prelude {
     pub(super) use crate::call::{Arg, Hypercall, SubOp, SubOpFrom, SubOps};
-    pub(super) use crate::types::{Case, Count, Direction, Int, Show, Tag, Type, Union, field};
+    pub(super) use crate::types::{Case, Count, Direction, Field, Int, Show, Tag, Type, Union, field};
     #[allow(unused_imports, reason = "not every family has flexible arrays or wide handles")]
     pub(super) use crate::{enumeration, flag_set, handle, handle64, structure, tail};
     pub(super) use crate::{FlagSet, Width};

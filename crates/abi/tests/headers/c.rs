@@ -46,17 +46,21 @@ const HEADERS: &[&str] = &[
 ];
 
 /// A C expression, and what it should be.
-pub struct Question {
+pub(crate) struct Question {
     /// An integer constant expression of at most 32 bits.
-    pub expression: String,
+    pub(crate) expression: String,
     /// The value the tables have.
-    pub expected: u64,
+    pub(crate) expected: u64,
     /// For people.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 /// The value of each expression; `None` where a name in it is not declared.
-pub fn ask<'a>(tree: &Tree, width: Width, questions: impl Iterator<Item = &'a Question>) -> Vec<Option<u64>> {
+pub(crate) fn ask<'a>(
+    tree: &Tree,
+    width: Width,
+    questions: impl Iterator<Item = &'a Question>,
+) -> Vec<Option<u64>> {
     let expressions: Vec<&str> = questions.map(|question| question.expression.as_str()).collect();
     let mut missing = vec![false; expressions.len()];
     loop {

@@ -6,27 +6,39 @@ use crate::exceptions;
 use crate::trees::Tree;
 
 /// The sub-ops of one call.
-pub struct Family {
+pub(crate) struct Family {
     /// The call, as the table has it.
-    pub call: &'static str,
+    pub(crate) call: &'static str,
     /// Where they are defined, below `xen/`.
-    pub header: &'static str,
+    pub(crate) header: &'static str,
     /// What their names begin with.
-    pub prefix: &'static str,
+    pub(crate) prefix: &'static str,
     /// Whether a lower-case letter must follow; names in capitals are something else there.
-    pub lower_case: bool,
+    pub(crate) lower_case: bool,
     /// Prefixes of further names that are something else.
-    pub except: &'static [&'static str],
+    pub(crate) except: &'static [&'static str],
+    /// The first and the last number that the call must have: a call that has a successor got no new ones.
+    pub(crate) numbers: (u64, u64),
 }
 
 const fn family(call: &'static str, header: &'static str, prefix: &'static str) -> Family {
-    Family { call, header, prefix, lower_case: false, except: &[] }
+    Family { call, header, prefix, lower_case: false, except: &[], numbers: (0, u64::MAX) }
 }
 
 impl Family {
     const fn lower_case(mut self) -> Self {
         self.lower_case = true;
         self
+    }
+
+    const fn numbers(mut self, first: u64, last: u64) -> Self {
+        self.numbers = (first, last);
+        self
+    }
+
+    /// Whether the call must have the sub-op of this number.
+    pub(crate) const fn requires(&self, number: u64) -> bool {
+        self.numbers.0 <= number && number <= self.numbers.1
     }
 
     const fn except(mut self, prefixes: &'static [&'static str]) -> Self {
@@ -36,7 +48,7 @@ impl Family {
 }
 
 /// Every call with sub-ops.
-pub const FAMILIES: &[Family] = &[
+pub(crate) const FAMILIES: &[Family] = &[
     family("memory_op", "memory.h", "XENMEM_").lower_case().except(&[
         "XENMEM_paging_op_",
         "XENMEM_access_op_",
@@ -44,22 +56,18 @@ pub const FAMILIES: &[Family] = &[
         "XENMEM_resource_",
     ]),
     family("event_channel_op", "event_channel.h", "EVTCHNOP_"),
-    family("event_channel_op_compat", "event_channel.h", "EVTCHNOP_").except(&[
-        // Newer than the compat call.
-        "EVTCHNOP_reset",
-        "EVTCHNOP_init_control",
-        "EVTCHNOP_expand_array",
-        "EVTCHNOP_set_priority",
-    ]),
+    family("event_channel_op_compat", "event_channel.h", "EVTCHNOP_").numbers(0, 9),
     family("xen_version", "version.h", "XENVER_"),
     family("console_io", "xen.h", "CONSOLEIO_"),
     family("vm_assist", "xen.h", "VMASST_CMD_"),
     family("grant_table_op", "grant_table.h", "GNTTABOP_"),
     family("vcpu_op", "vcpu.h", "VCPUOP_"),
     family("sched_op", "sched.h", "SCHEDOP_"),
+    family("sched_op_compat", "sched.h", "SCHEDOP_").numbers(0, 2),
     family("nmi_op", "nmi.h", "XENNMI_"),
     family("callback_op", "callback.h", "CALLBACKOP_"),
     family("physdev_op", "physdev.h", "PHYSDEVOP_").except(&["PHYSDEVOP_DBGP_"]),
+    family("physdev_op_compat", "physdev.h", "PHYSDEVOP_").except(&["PHYSDEVOP_DBGP_"]).numbers(5, 11),
     family("hvm_op", "hvm/hvm_op.h", "HVMOP_").lower_case(),
     family("sysctl", "sysctl.h", "XEN_SYSCTL_").lower_case(),
     family("domctl", "domctl.h", "XEN_DOMCTL_").lower_case(),
@@ -74,8 +82,61 @@ pub const FAMILIES: &[Family] = &[
     family("arch_0", "arch-x86/xen-mca.h", "XEN_MC_").lower_case(),
 ];
 
+/// Lists of values and flags that the tables must have in full: header below `xen/`, prefix of the names.
+pub(crate) const LISTS: &[(&str, &str)] = &[
+    ("xen.h", "VIRQ_"),
+    ("xen.h", "MMU_"),
+    ("xen.h", "MMUEXT_"),
+    ("xen.h", "UVMF_"),
+    ("xen.h", "VMASST_TYPE_"),
+    ("arch-x86/xen.h", "VGCF_"),
+    ("arch-x86/xen-x86_64.h", "SEGBASE_"),
+    ("memory.h", "XENMEMF_"),
+    ("memory.h", "XENMAPSPACE_"),
+    ("memory.h", "XENMEM_paging_op_"),
+    ("memory.h", "XENMEM_access_op_"),
+    ("memory.h", "XENMEM_sharing_op_"),
+    ("memory.h", "XENMEM_resource_"),
+    ("memory.h", "XENMEM_FORK_"),
+    ("memory.h", "XENMEM_RDM_"),
+    ("grant_table.h", "GNTST_"),
+    ("grant_table.h", "GNTMAP_"),
+    ("grant_table.h", "GNTCOPY_"),
+    ("grant_table.h", "GNTTAB_CACHE_"),
+    ("event_channel.h", "EVTCHNSTAT_"),
+    ("event_channel.h", "BIND_PIRQ__"),
+    ("sched.h", "SHUTDOWN_"),
+    ("vcpu.h", "RUNSTATE_"),
+    ("vcpu.h", "VCPU_SSHOTTMR_"),
+    ("callback.h", "CALLBACKTYPE_"),
+    ("callback.h", "CALLBACKF_"),
+    ("features.h", "XENFEAT_"),
+];
+
+/// Names that a list must have: constants, not macros with arguments, and not masks.
+pub(crate) fn of_list(tree: &Tree, header: &str, prefix: &str) -> Vec<String> {
+    let text = read(tree, header);
+    let names = text.lines().filter_map(|line| {
+        let mut words = line.trim_start().strip_prefix("#define")?.split_whitespace();
+        let name = words.next().filter(|name| name.starts_with(prefix))?;
+        words.next()?;
+        Some(name.to_owned())
+    });
+    let wanted = |name: &String| {
+        !name.contains('(')
+            && !name.to_lowercase().ends_with("mask")
+            && !exceptions::NOT_IN_LISTS.iter().any(|(other, _)| other == name)
+    };
+    names.filter(wanted).collect()
+}
+
+fn read(tree: &Tree, header: &str) -> String {
+    let path = tree.include.join("xen").join(header);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// `__HYPERVISOR_*` with a number, without the prefix.
-pub fn hypercalls(tree: &Tree) -> Vec<(String, u64)> {
+pub(crate) fn hypercalls(tree: &Tree) -> Vec<(String, u64)> {
     numbered(tree, "xen.h", "__HYPERVISOR_")
         .into_iter()
         .map(|(name, number)| (name.trim_start_matches("__HYPERVISOR_").to_owned(), number))
@@ -83,7 +144,7 @@ pub fn hypercalls(tree: &Tree) -> Vec<(String, u64)> {
 }
 
 /// Names and numbers of a family's sub-ops.
-pub fn of_family(tree: &Tree, family: &Family) -> Vec<(String, u64)> {
+pub(crate) fn of_family(tree: &Tree, family: &Family) -> Vec<(String, u64)> {
     let mut found = numbered(tree, family.header, family.prefix);
     found.retain(|(name, _)| {
         let rest = &name[family.prefix.len()..];
@@ -97,9 +158,8 @@ pub fn of_family(tree: &Tree, family: &Family) -> Vec<(String, u64)> {
 
 /// `#define <prefix>… <number>` lines of a header.
 fn numbered(tree: &Tree, header: &str, prefix: &str) -> Vec<(String, u64)> {
-    let path = tree.include.join("xen").join(header);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.lines()
+    read(tree, header)
+        .lines()
         .filter_map(|line| {
             let mut words = line.trim_start().strip_prefix("#define")?.split_whitespace();
             let name = words.next().filter(|name| name.starts_with(prefix))?;

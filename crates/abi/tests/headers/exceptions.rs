@@ -1,13 +1,32 @@
 //! Where the tables differ from the headers on purpose, each with the reason.
 
 /// Structs that the headers do not name.
-pub const STRUCTS: &[(&str, &str)] = &[];
+pub(crate) const STRUCTS: &[(&str, &str)] =
+    &[("e820entry", "memory.h refers to the BIOS's format and does not declare it")];
 
 /// Members that C cannot be asked about: `(struct, member, reason)`.
-pub const MEMBERS: &[(&str, &str, &str)] = &[];
+pub(crate) const MEMBERS: &[(&str, &str, &str)] = &[];
 
 /// Names of values and sub-ops that the headers have only in comments, or not at all.
-pub const NAMES: &[(&str, &str)] = &[];
+pub(crate) const NAMES: &[(&str, &str)] = &[
+    ("MMU_UPDATE_PREEMPTED", "only Xen itself sets it: it is defined in xen/arch/x86/mm.c"),
+    ("XENFEAT_grant_map_identity", "deprecated: the define stands in a comment"),
+];
+
+/// Constants whose value differs between versions, where the tables have that of 4.20.
+pub(crate) const CHANGED: &[(&str, &str)] =
+    &[("XENMEM_access_default", "10 in 4.17, which has no XENMEM_access_r_pw")];
 
 /// Constants that begin like a sub-op and are none.
-pub const NOT_SUB_OPS: &[(&str, &str)] = &[];
+pub(crate) const NOT_SUB_OPS: &[(&str, &str)] = &[];
+
+/// Constants that begin like the names of a list, and are not among its values.
+pub(crate) const NOT_IN_LISTS: &[(&str, &str)] = &[
+    ("VIRQ_ARCH_0", "VIRQ_MCA on x86"),
+    ("VGCF_I387_VALID", "the older name of VGCF_i387_valid"),
+    ("VGCF_IN_KERNEL", "the older name of VGCF_in_kernel"),
+    ("UVMF_MULTI", "is 0: what remains is a pointer"),
+    ("UVMF_LOCAL", "is 0: what remains is a null pointer"),
+    ("SHUTDOWN_MAX", "a bound"),
+    ("XENFEAT_NR_SUBMAPS", "a bound"),
+];

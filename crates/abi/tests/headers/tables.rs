@@ -9,9 +9,9 @@ use crate::exceptions;
 
 /// One form of a struct: its size and members as the tables have them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Form {
+pub(crate) struct Form {
     /// The C name, or a dotted path to a member whose type it is.
-    pub c_name: &'static str,
+    pub(crate) c_name: &'static str,
     size: u32,
     members: Vec<Member>,
 }
@@ -28,7 +28,7 @@ struct Member {
 
 impl Form {
     /// First the size, then everything about the members.
-    pub fn questions(&self) -> Vec<Question> {
+    pub(crate) fn questions(&self) -> Vec<Question> {
         let ty = type_expression(self.c_name);
         let mut questions = vec![Question {
             expression: format!("sizeof({ty})"),
@@ -67,11 +67,11 @@ fn type_expression(c_name: &str) -> String {
 
 /// A named value, of an enumeration or of a set of flags.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Constant {
+pub(crate) struct Constant {
     /// The header's name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What list it is in.
-    pub list: &'static str,
+    pub(crate) list: &'static str,
     value: u64,
     mask: u64,
     /// A flag's constant may also be the number of its bit.
@@ -80,7 +80,7 @@ pub struct Constant {
 
 impl Constant {
     /// Whether the constant has the value: 1, or 0.
-    pub fn question(&self) -> Question {
+    pub(crate) fn question(&self) -> Question {
         let Self { name, list, value, mask, flag } = self;
         let mut expression = format!("((((unsigned long long)({name})) & {mask:#x}ull) == {value:#x}ull)");
         if *flag && value.is_power_of_two() {
@@ -91,24 +91,24 @@ impl Constant {
     }
 
     /// Whether the name is meant to be one of the headers': it has an upper-case prefix.
-    pub fn looks_like_c(&self) -> bool {
+    pub(crate) fn looks_like_c(&self) -> bool {
         self.name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_') && self.name.contains('_')
     }
 }
 
 /// What is to be compared.
 #[derive(Default)]
-pub struct Tables {
+pub(crate) struct Tables {
     /// Every form of every struct.
-    pub forms: Vec<Form>,
+    pub(crate) forms: Vec<Form>,
     /// Every named value.
-    pub constants: BTreeSet<Constant>,
+    pub(crate) constants: BTreeSet<Constant>,
     seen: BTreeSet<Form>,
 }
 
 impl Tables {
     /// Walks every type that an argument of any call leads to.
-    pub fn of(abi: &Abi, width: Width) -> Self {
+    pub(crate) fn of(abi: &Abi, width: Width) -> Self {
         let mut tables = Self::default();
         for call in abi.calls.iter().copied().flatten() {
             let sub_args = call.sub_ops.iter().flat_map(|ops| ops.ops).flat_map(|op| op.args);
@@ -140,7 +140,10 @@ impl Tables {
         let form = Form { c_name: structure.c_name, size, members };
         let new = self.seen.insert(form.clone());
         // An anonymous struct is compared as part of the one it stands in.
-        if new && !structure.c_name.is_empty() && !exceptions::STRUCTS.iter().any(|(name, _)| *name == form.c_name) {
+        if new
+            && !structure.c_name.is_empty()
+            && !exceptions::STRUCTS.iter().any(|(name, _)| *name == form.c_name)
+        {
             self.forms.push(form);
         }
         if new || structure.c_name.is_empty() {

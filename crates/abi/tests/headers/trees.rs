@@ -13,10 +13,17 @@ const MAX_DEPTH: usize = 3;
 const WANTED: [(u64, &str); 2] = [(0x17, "Xen 4.20"), (0x15, "Xen 4.17")];
 
 /// One set of headers.
-pub struct Tree {
+pub(crate) struct Tree {
     /// The directory that holds `xen/xen.h`.
-    pub include: PathBuf,
+    pub(crate) include: PathBuf,
     version: &'static str,
+}
+
+impl Tree {
+    /// Whether the tables follow this version where versions differ.
+    pub(crate) fn is_primary(&self) -> bool {
+        self.version == WANTED[0].1
+    }
 }
 
 impl fmt::Display for Tree {
@@ -26,7 +33,7 @@ impl fmt::Display for Tree {
 }
 
 /// One tree of each wanted version.
-pub fn find() -> Vec<Tree> {
+pub(crate) fn find() -> Vec<Tree> {
     let mut includes = Vec::new();
     for root in env::split_paths(&env::var_os("HYPOVISOR_XEN_TREES").unwrap_or_default()) {
         search(&root, 0, &mut includes);
@@ -39,7 +46,9 @@ pub fn find() -> Vec<Tree> {
         .map(|(interface, version)| {
             let include = includes.iter().find(|include| domctl_interface(include) == Some(*interface));
             let Some(include) = include else {
-                panic!("no headers of {version} found: run `hypovisor lab fetch` (or set HYPOVISOR_XEN_TREES)");
+                panic!(
+                    "no headers of {version} found: run `hypovisor lab fetch` (or set HYPOVISOR_XEN_TREES)"
+                );
             };
             Tree { include: include.clone(), version }
         })
