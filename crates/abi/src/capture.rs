@@ -20,7 +20,7 @@
 
 use crate::call::{Abi, Arg, Hypercall, SubOpFrom, cut_to_width};
 use crate::layout::Width;
-use crate::types::{Count, Handle, Struct, Tag, Type, Union};
+use crate::types::{Case, Count, Direction, Handle, Struct, Tag, Type, Union};
 
 /// The most segments one capture holds.
 pub const MAX_SEGMENTS: usize = 24;
@@ -83,7 +83,7 @@ pub trait Reader {
 pub fn wants(abi: &Abi, registers: &Registers, phase: Phase) -> bool {
     let Some(call) = abi.call(registers.number) else { return false };
     placed(arguments(call, registers), registers.width)
-        .any(|(index, arg)| arg_wants(arg, registers.arg(index), phase))
+        .any(|(index, arg)| arg_wants(arg, registers.arg(index), registers.width, phase))
 }
 
 /// The arguments a caller of this width passes, each with its (first) register.
@@ -97,8 +97,8 @@ pub(crate) fn placed(args: &'static [Arg], width: Width) -> impl Iterator<Item =
     })
 }
 
-fn arg_wants(arg: &Arg, value: u64, phase: Phase) -> bool {
-    matches!(arg.ty, Type::Handle(handle) if value != 0 && handle_wants(handle, phase))
+fn arg_wants(arg: &'static Arg, value: u64, width: Width, phase: Phase) -> bool {
+    matches!(arg.ty.for_width(width), Type::Handle(handle) if value != 0 && handle_wants(handle, phase))
 }
 
 fn handle_wants(handle: &Handle, phase: Phase) -> bool {
@@ -112,12 +112,11 @@ fn handle_wants(handle: &Handle, phase: Phase) -> bool {
 /// Walks the call's arguments and captures what stands behind them.
 pub fn capture(abi: &Abi, registers: &Registers, phase: Phase, reader: &mut impl Reader) {
     let Some(call) = abi.call(registers.number) else { return };
-    let mut walk = Walk { registers, phase, reader, sub_op: None };
-    walk.sub_op = register_sub_op(call, registers);
+    let sub_op = register_sub_op(call, registers);
+    let mut walk = Walk { registers, phase, reader, sub_op, asked: 0, full: false };
     for (index, arg) in placed(arguments(call, registers), registers.width) {
-        if let Type::Handle(handle) = arg.ty {
-            let piece = walk.follow(handle, registers.arg(index), None);
-            walk.note_sub_op(call, index, piece);
+        if let Type::Handle(handle) = arg.ty.for_width(registers.width) {
+            walk.argument(call, index, handle);
         }
     }
 }
@@ -167,55 +166,75 @@ struct Walk<'a, R> {
     phase: Phase,
     reader: &'a mut R,
     sub_op: Option<u64>,
+    /// Pieces asked for. One more than [`MAX_SEGMENTS`] are, so that the reader can note the loss.
+    asked: usize,
+    /// The reader has no room left.
+    full: bool,
 }
 
 impl<R: Reader> Walk<'_, R> {
-    fn note_sub_op(&mut self, call: &Hypercall, arg: u8, piece: Option<Piece>) {
-        let (Some(sub_ops), Some(piece)) = (call.sub_ops, piece) else { return };
-        match sub_ops.from {
-            SubOpFrom::Memory { index } if index == arg => {
+    fn argument(&mut self, call: &Hypercall, index: u8, handle: &Handle) {
+        let gva = self.registers.arg(index);
+        let Some((piece, count)) = self.copy(handle, gva, None) else { return };
+        match call.sub_ops.map(|sub_ops| sub_ops.from) {
+            Some(SubOpFrom::Memory { index: at }) if at == index => {
                 self.sub_op = self.reader.integer(piece, 0, 4);
+                self.elements(handle, piece, gva, count);
             }
-            SubOpFrom::FirstBuffer { index, ty } if index == arg => {
-                let word = self.registers.width.word_bytes();
-                if let Some(gva) = self.reader.integer(piece, 0, word) {
-                    self.follow_first_buffer(gva, ty);
-                }
+            Some(SubOpFrom::FirstBuffer { index: at, ty }) if at == index => {
+                self.elements(handle, piece, gva, count);
+                self.first_buffer(piece, ty);
             }
-            _ => {}
+            _ => self.elements(handle, piece, gva, count),
         }
     }
 
-    fn follow_first_buffer(&mut self, gva: u64, ty: &'static Type) {
-        let size = u64::from(ty.bytes(self.registers.width));
-        if gva == 0 {
-            return;
-        }
-        if let Some(piece) = self.reader.capture(gva, size) {
+    fn first_buffer(&mut self, list: Piece, ty: &'static Type) {
+        let width = self.registers.width;
+        let Some(gva) = self.reader.integer(list, 0, width.word_bytes()).filter(|gva| *gva != 0) else { return };
+        if let Some(piece) = self.ask(|reader| reader.capture(gva, u64::from(ty.bytes(width)))) {
             self.sub_op = self.reader.integer(piece, 0, 4);
             self.inside(ty, Place { piece, gva, offset: 0 }, None);
         }
     }
 
-    fn follow(&mut self, handle: &Handle, gva: u64, holder: Option<&Holder<'_>>) -> Option<Piece> {
+    fn follow(&mut self, handle: &Handle, gva: u64, holder: Option<&Holder<'_>>) {
+        if let Some((piece, count)) = self.copy(handle, gva, holder) {
+            self.elements(handle, piece, gva, count);
+        }
+    }
+
+    /// Captures what a handle leads to; returns how many elements that should be.
+    fn copy(&mut self, handle: &Handle, gva: u64, holder: Option<&Holder<'_>>) -> Option<(Piece, u64)> {
         if gva == 0 || !handle_wants(handle, self.phase) {
             return None;
         }
-        if let Count::Text(max) = handle.count {
-            return self.reader.capture_text(gva, max);
-        }
-        let count = self.count(handle.count, holder)?;
+        let count = self.count(handle.count, holder).filter(|count| *count != 0)?;
         let size = u64::from(handle.to.bytes(self.registers.width));
-        if count == 0 {
+        let piece = match handle.count {
+            Count::Text(max) => self.ask(|reader| reader.capture_text(gva, max)),
+            _ => self.ask(|reader| reader.capture(gva, size.saturating_mul(count))),
+        }?;
+        Some((piece, count))
+    }
+
+    fn ask(&mut self, question: impl FnOnce(&mut R) -> Option<Piece>) -> Option<Piece> {
+        if self.full {
             return None;
         }
-        let piece = self.reader.capture(gva, size.saturating_mul(count))?;
+        let piece = question(self.reader).filter(|_| self.asked < MAX_SEGMENTS);
+        self.asked += 1;
+        self.full = piece.is_none();
+        piece
+    }
+
+    fn elements(&mut self, handle: &Handle, piece: Piece, gva: u64, count: u64) {
         if handle.to.has_handles() {
+            let size = u64::from(handle.to.bytes(self.registers.width));
             for element in 0..count.min(MAX_FOLLOWED_ELEMENTS) {
                 self.inside(handle.to, Place { piece, gva, offset: element * size }, None);
             }
         }
-        Some(piece)
     }
 
     fn inside(&mut self, ty: &'static Type, place: Place, holder: Option<&Holder<'_>>) {
@@ -263,7 +282,8 @@ impl<R: Reader> Walk<'_, R> {
             Tag::Field(name) => self.sibling(name, holder),
             Tag::Bits { field, mask } => self.sibling(field, holder).map(|value| value & mask),
         };
-        select_case(union, tag).map(|case| &case.ty)
+        // Pointers are the guest's: what Xen leaves in their place is none.
+        select_case(union, tag, |case| case.direction != Direction::Out).map(|case| &case.ty)
     }
 
     /// The field called `name` of the struct that holds a value, or of the nearest one around it.
@@ -285,10 +305,15 @@ impl<R: Reader> Walk<'_, R> {
     }
 }
 
-/// The member that `tag` selects, else the one without a condition.
-pub(crate) fn select_case(union: &Union, tag: Option<u64>) -> Option<&'static crate::Case> {
-    let tagged = tag.and_then(|tag| union.cases.iter().find(|case| case.when.contains(&tag)));
-    tagged.or_else(|| union.cases.iter().find(|case| case.when.is_empty()))
+/// The member that `tag` selects among those that `wanted` admits, else the one without a condition.
+pub(crate) fn select_case(
+    union: &Union,
+    tag: Option<u64>,
+    wanted: impl Fn(&Case) -> bool,
+) -> Option<&'static Case> {
+    let mut cases = union.cases.iter().filter(|case| wanted(case));
+    let tagged = tag.and_then(|tag| cases.clone().find(|case| case.when.contains(&tag)));
+    tagged.or_else(|| cases.find(|case| case.when.is_empty()))
 }
 
 /// The number of elements behind a handle; `None` when it depends on a value that is not at hand.

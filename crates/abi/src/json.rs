@@ -1,8 +1,11 @@
 //! Call arguments as one JSON object, the form documented in `docs/events.md`.
 //!
 //! Numbers are JSON numbers; addresses, frame numbers and words of bits are hex strings; named values are their
-//! names. A field that the guest supplied and Xen changed is `{"in": …, "out": …}`. Memory that is not at hand
-//! is an object with `pointer` and, unless it is null, `missing`.
+//! names, and numbers if they have none. A field that the guest supplied and Xen changed is
+//! `{"in": …, "out": …}`. A null pointer is `null`; one whose memory is not at hand is an object with `pointer`
+//! and, if the guest had nothing there, `missing`. Bytes of no known structure are `{"hex": …, "total_bytes": …}`.
+//! `not_captured` counts what a capture does not reach: as a further field of an object, or as an object that is
+//! the last element of an array.
 
 use std::fmt::Write as _;
 
@@ -14,7 +17,7 @@ use crate::types::{Scalar, Show};
 /// Appends the arguments of `call` as a JSON object to `out`.
 pub fn write_arguments(out: &mut String, abi: &Abi, call: &Call<'_>) {
     out.push('{');
-    let mut sink = Json { out, first: true };
+    let mut sink = Json { out, first: true, open: Vec::new() };
     decode::decode(abi, call, &mut sink);
     out.push('}');
 }
@@ -38,6 +41,7 @@ pub fn write_string(out: &mut String, text: &[u8]) {
 struct Json<'a> {
     out: &'a mut String,
     first: bool,
+    open: Vec<Group>,
 }
 
 impl Json<'_> {
@@ -46,25 +50,32 @@ impl Json<'_> {
             self.out.push(',');
         }
         self.first = false;
-        if !name.is_empty() {
+        if self.open.last() != Some(&Group::Array) {
             let _ = write!(self.out, "\"{name}\":");
         }
     }
 
     fn value(&mut self, scalar: &Scalar, value: u64) {
-        let plain = match scalar.show {
-            Show::Dec | Show::Vcpu | Show::Port | Show::GrantRef | Show::Nanoseconds => true,
-            Show::Bool => {
-                self.out.push_str(if value == 0 { "false" } else { "true" });
-                return;
+        match scalar.show {
+            Show::Dec | Show::Vcpu | Show::Port | Show::GrantRef | Show::Nanoseconds => {
+                scalar::write_decimal(self.out, scalar.int, value);
             }
-            _ => false,
-        };
-        if plain {
-            scalar::write_decimal(self.out, scalar.int, value);
-        } else {
-            self.out.push('"');
-            scalar::write(self.out, scalar, value);
+            Show::Bool => self.out.push_str(if value == 0 { "false" } else { "true" }),
+            Show::Domain | Show::Enum(_) | Show::Errno => self.name_or_number(scalar, value),
+            Show::Hex | Show::Address | Show::Frame | Show::Flags(_) => {
+                self.out.push('"');
+                scalar::write(self.out, scalar, value);
+                self.out.push('"');
+            }
+        }
+    }
+
+    fn name_or_number(&mut self, scalar: &Scalar, value: u64) {
+        let start = self.out.len();
+        scalar::write(self.out, scalar, value);
+        let digits = self.out[start..].trim_start_matches('-');
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            self.out.insert(start, '"');
             self.out.push('"');
         }
     }
@@ -74,11 +85,13 @@ impl Sink for Json<'_> {
     fn open(&mut self, name: &'static str, group: Group) {
         self.begin(name);
         self.out.push(if group == Group::Struct { '{' } else { '[' });
+        self.open.push(group);
         self.first = true;
     }
 
     fn close(&mut self, group: Group) {
         self.out.push(if group == Group::Struct { '}' } else { ']' });
+        self.open.pop();
         self.first = false;
     }
 
@@ -133,7 +146,10 @@ impl Sink for Json<'_> {
     }
 
     fn elided(&mut self, count: u64) {
-        self.begin("");
-        let _ = write!(self.out, "{{\"not_captured\":{count}}}");
+        self.begin("not_captured");
+        let _ = match self.open.last() {
+            Some(Group::Array) => write!(self.out, "{{\"not_captured\":{count}}}"),
+            _ => write!(self.out, "{count}"),
+        };
     }
 }

@@ -30,7 +30,10 @@ pub(crate) fn write(out: &mut String, scalar: &Scalar, value: u64) {
             None => write!(out, "{value}"),
         },
         Show::Bool => write!(out, "{}", value != 0),
-        Show::Nanoseconds => write!(out, "{value}ns"),
+        Show::Nanoseconds => {
+            write_decimal(out, scalar.int, value);
+            write!(out, "ns")
+        }
         Show::Errno => {
             write_result(out, Show::Dec, sign_extend(scalar.int, value));
             Ok(())

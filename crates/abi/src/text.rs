@@ -32,8 +32,7 @@ pub fn write_call(out: &mut String, abi: &Abi, call: &Call<'_>, detail: Detail) 
         }
     }
     out.push('(');
-    let mut sink = Text { out, first: true, counts: [0; MAX_DEPTH], depth: 0, detail };
-    decode::decode(abi, call, &mut sink);
+    decode::decode(abi, call, &mut Text::new(out, detail));
     out.push(')');
 }
 
@@ -43,28 +42,43 @@ pub fn write_result(out: &mut String, abi: &Abi, call: &Call<'_>, result: i64) {
     scalar::write_result(out, returns, result);
 }
 
-/// Arrays can stand in arrays only as deep as the static types nest; deeper levels share the last counter.
-const MAX_DEPTH: usize = 16;
+/// A group that is being written.
+struct Level {
+    group: Group,
+    /// Elements so far, those not shown included.
+    elements: usize,
+    /// Elements or fields that the capture does not have.
+    missing: u64,
+}
 
 struct Text<'a> {
     out: &'a mut String,
-    first: bool,
-    /// Elements so far of each open group; `usize::MAX` for a struct.
-    counts: [usize; MAX_DEPTH],
-    depth: usize,
     detail: Detail,
+    /// The groups around the next element, without those that are not shown.
+    open: Vec<Level>,
+    /// How many groups are open within an element that is not shown, itself included.
+    hidden: usize,
+    /// Nothing stands in the innermost group yet.
+    first: bool,
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
+    const fn new(out: &'a mut String, detail: Detail) -> Self {
+        Self { out, detail, open: Vec::new(), hidden: 0, first: true }
+    }
+
     /// Writes the separator and the name; false if the element is beyond what a line shows.
     fn begin(&mut self, name: &str) -> bool {
-        if self.hidden() {
+        if self.hidden > 0 {
             return false;
         }
-        if !self.first {
-            self.out.push_str(", ");
+        if let Some(level) = self.open.last_mut().filter(|level| level.group == Group::Array) {
+            level.elements += 1;
+            if self.detail == Detail::Line && level.elements > SHOWN_ELEMENTS {
+                return false;
+            }
         }
-        self.first = false;
+        self.separate();
         if !name.is_empty() {
             self.out.push_str(name);
             self.out.push('=');
@@ -72,43 +86,48 @@ impl Text<'_> {
         true
     }
 
-    /// Whether an enclosing array has shown its share; counts the element otherwise.
-    fn hidden(&mut self) -> bool {
-        if self.detail == Detail::Full || self.depth == 0 {
-            return false;
+    fn separate(&mut self) {
+        if !self.first {
+            self.out.push_str(", ");
         }
-        let open = &mut self.counts[..self.depth.min(MAX_DEPTH)];
-        let Some((innermost, outer)) = open.split_last_mut() else { return false };
-        if *innermost != usize::MAX {
-            *innermost += 1;
+        self.first = false;
+    }
+
+    /// Says how much of a group is not shown, and how much is not there to be shown.
+    fn write_rest(&mut self, level: &Level) {
+        let beyond = match self.detail {
+            Detail::Line => level.elements.saturating_sub(SHOWN_ELEMENTS),
+            Detail::Full => 0,
+        };
+        if beyond > 0 {
+            self.separate();
+            let _ = write!(self.out, "…{beyond} more");
         }
-        let over = |count: usize| count != usize::MAX && count > SHOWN_ELEMENTS;
-        over(*innermost) || outer.iter().any(|count| over(*count))
+        if level.missing > 0 {
+            self.separate();
+            let _ = write!(self.out, "…{} not captured", level.missing);
+        }
     }
 }
 
 impl Sink for Text<'_> {
     fn open(&mut self, name: &'static str, group: Group) {
-        if self.begin(name) {
-            self.out.push(if group == Group::Struct { '{' } else { '[' });
-            self.first = true;
+        if !self.begin(name) {
+            self.hidden += 1;
+            return;
         }
-        if let Some(count) = self.counts.get_mut(self.depth) {
-            *count = if group == Group::Struct { usize::MAX } else { 0 };
-        }
-        self.depth += 1;
+        self.out.push(if group == Group::Struct { '{' } else { '[' });
+        self.open.push(Level { group, elements: 0, missing: 0 });
+        self.first = true;
     }
 
     fn close(&mut self, group: Group) {
-        self.depth -= 1;
-        let over = |count: &usize| *count != usize::MAX && *count > SHOWN_ELEMENTS;
-        let full = self.detail == Detail::Full;
-        if !full && self.counts[..self.depth.min(MAX_DEPTH)].iter().any(over) {
+        if self.hidden > 0 {
+            self.hidden -= 1;
             return;
         }
-        let hidden = self.counts.get(self.depth).filter(|count| !full && over(count));
-        if let Some(count) = hidden {
-            let _ = write!(self.out, ", …{} more", count - SHOWN_ELEMENTS);
+        if let Some(level) = self.open.pop() {
+            self.write_rest(&level);
         }
         self.out.push(if group == Group::Struct { '}' } else { ']' });
         self.first = false;
@@ -172,9 +191,10 @@ impl Sink for Text<'_> {
     }
 
     fn elided(&mut self, count: u64) {
-        if !self.hidden() {
-            let _ = write!(self.out, ", …{count} not captured");
-            self.first = false;
+        if self.hidden == 0
+            && let Some(level) = self.open.last_mut()
+        {
+            level.missing = level.missing.saturating_add(count);
         }
     }
 }

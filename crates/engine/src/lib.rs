@@ -9,3 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod call;
+pub mod session;
+pub mod qmp;
+pub mod pairing;
+pub mod drain;
+pub mod domains;
+pub mod command;
+pub mod clock;

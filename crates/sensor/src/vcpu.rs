@@ -39,7 +39,7 @@ const HOLD_BACK_STEP: Duration = Duration::from_micros(50);
 /// Length of SYSCALL and of INT n: what Xen takes off a PV guest's RIP to have a preempted call issued again.
 const PV_CALL_BYTES: u64 = 2;
 /// `HVM_HCALL_preempted` (Xen arch/x86/include/asm/hvm/support.h): `hvm_hypercall` left the guest's RIP alone.
-const HVM_PREEMPTED: u64 = 1;
+const HVM_PREEMPTED: u32 = 1;
 /// Bytes of `struct multicall_entry` (Xen public/xen.h): op, result and six arguments.
 const MULTICALL_ENTRY_BYTES: usize = 64;
 /// A multicall's state lies inside `struct vcpu`; further off than this it does not.
@@ -159,7 +159,8 @@ impl VcpuSensor {
             return;
         }
         let preempted = match kind {
-            HookKind::HvmExit => vcpu.read_register(Register::Rax) == Some(HVM_PREEMPTED),
+            // The function returns an `int`: the upper half of RAX is anything.
+            HookKind::HvmExit => vcpu.read_register(Register::Rax).map(|rax| rax as u32) == Some(HVM_PREEMPTED),
             _ => {
                 frame.rip() == pending.rip.wrapping_sub(PV_CALL_BYTES) && frame.rax() == pending.registers.number
             }

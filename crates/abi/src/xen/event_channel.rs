@@ -110,6 +110,8 @@ pub(super) const EVENT_CHANNEL_OP: Hypercall = Hypercall {
             evtchn!(11, "EVTCHNOP_init_control", InOut INIT_CONTROL),
             evtchn!(12, "EVTCHNOP_expand_array", In EXPAND_ARRAY),
             evtchn!(13, "EVTCHNOP_set_priority", In SET_PRIORITY),
+            // Only Xen itself calls it so, when it goes on with a reset that it interrupted.
+            evtchn!(14, "EVTCHNOP_reset_cont", In RESET),
         ],
     }),
 };

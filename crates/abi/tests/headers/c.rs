@@ -53,6 +53,8 @@ pub(crate) struct Question {
     pub(crate) expected: u64,
     /// For people.
     pub(crate) what: String,
+    /// The member or constant that it is about; empty for a struct as a whole.
+    pub(crate) subject: String,
 }
 
 /// The value of each expression; `None` where a name in it is not declared.

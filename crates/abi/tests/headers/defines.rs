@@ -68,9 +68,20 @@ pub(crate) const FAMILIES: &[Family] = &[
     family("callback_op", "callback.h", "CALLBACKOP_"),
     family("physdev_op", "physdev.h", "PHYSDEVOP_").except(&["PHYSDEVOP_DBGP_"]),
     family("physdev_op_compat", "physdev.h", "PHYSDEVOP_").except(&["PHYSDEVOP_DBGP_"]).numbers(5, 11),
-    family("hvm_op", "hvm/hvm_op.h", "HVMOP_").lower_case(),
-    family("sysctl", "sysctl.h", "XEN_SYSCTL_").lower_case(),
-    family("domctl", "domctl.h", "XEN_DOMCTL_").lower_case(),
+    family("hvm_op", "hvm/hvm_op.h", "HVMOP_").lower_case().except(&["HVMOP_altp2m_"]),
+    family("sysctl", "sysctl.h", "XEN_SYSCTL_").lower_case().except(&[
+        "XEN_SYSCTL_cpu_featureset_",
+        "XEN_SYSCTL_cpu_policy_",
+        "XEN_SYSCTL_pm_op_",
+    ]),
+    family("domctl", "domctl.h", "XEN_DOMCTL_").lower_case().except(&[
+        "XEN_DOMCTL_vmtrace_disable",
+        "XEN_DOMCTL_vmtrace_enable",
+        "XEN_DOMCTL_vmtrace_get_option",
+        "XEN_DOMCTL_vmtrace_output_position",
+        "XEN_DOMCTL_vmtrace_reset_and_enable",
+        "XEN_DOMCTL_vmtrace_set_option",
+    ]),
     family("platform_op", "platform.h", "XENPF_").lower_case(),
     family("kexec_op", "kexec.h", "KEXEC_CMD_"),
     family("argo_op", "argo.h", "XEN_ARGO_OP_").lower_case(),
@@ -79,7 +90,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     family("hypfs_op", "hypfs.h", "XEN_HYPFS_OP_").lower_case(),
     family("xenoprof_op", "xenoprof.h", "XENOPROF_").lower_case(),
     family("xsm_op", "xsm/flask_op.h", "FLASK_"),
-    family("arch_0", "arch-x86/xen-mca.h", "XEN_MC_").lower_case(),
+    family("mca", "arch-x86/xen-mca.h", "XEN_MC_").lower_case(),
 ];
 
 /// Lists of values and flags that the tables must have in full: header below `xen/`, prefix of the names.
@@ -139,7 +150,11 @@ fn read(tree: &Tree, header: &str) -> String {
 pub(crate) fn hypercalls(tree: &Tree) -> Vec<(String, u64)> {
     numbered(tree, "xen.h", "__HYPERVISOR_")
         .into_iter()
-        .map(|(name, number)| (name.trim_start_matches("__HYPERVISOR_").to_owned(), number))
+        .map(|(name, number)| {
+            let name = name.trim_start_matches("__HYPERVISOR_");
+            let renamed = exceptions::RENAMED.iter().find(|(old, ..)| *old == name);
+            (renamed.map_or(name, |(_, new, _)| new).to_owned(), number)
+        })
         .collect()
 }
 

@@ -7,6 +7,17 @@ pub(crate) const STRUCTS: &[(&str, &str)] =
 /// Members that C cannot be asked about: `(struct, member, reason)`.
 pub(crate) const MEMBERS: &[(&str, &str, &str)] = &[];
 
+/// Members that another version has elsewhere, where the tables follow 4.20: `(struct, member, reason)`.
+pub(crate) const CHANGED_MEMBERS: &[(&str, &str, &str)] = &[(
+    "struct xen_get_cpufreq_para",
+    "u",
+    "in 4.17 the name of what is u.s.u in 4.20, at the same offset; both call themselves sysctl interface 0x15",
+)];
+
+/// Hypercalls that a second header gives a better name: `(name in xen.h, name in the table, reason)`.
+pub(crate) const RENAMED: &[(&str, &str, &str)] =
+    &[("arch_0", "mca", "arch-x86/xen-mca.h calls it __HYPERVISOR_mca")];
+
 /// Names of values and sub-ops that the headers have only in comments, or not at all.
 pub(crate) const NAMES: &[(&str, &str)] = &[
     ("MMU_UPDATE_PREEMPTED", "only Xen itself sets it: it is defined in xen/arch/x86/mm.c"),
@@ -18,7 +29,7 @@ pub(crate) const CHANGED: &[(&str, &str)] =
     &[("XENMEM_access_default", "10 in 4.17, which has no XENMEM_access_r_pw")];
 
 /// Constants that begin like a sub-op and are none.
-pub(crate) const NOT_SUB_OPS: &[(&str, &str)] = &[];
+pub(crate) const NOT_SUB_OPS: &[(&str, &str)] = &[("XENOPROF_last_op", "a bound")];
 
 /// Constants that begin like the names of a list, and are not among its values.
 pub(crate) const NOT_IN_LISTS: &[(&str, &str)] = &[

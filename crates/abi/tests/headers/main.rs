@@ -49,10 +49,20 @@ enum Verdict {
 }
 
 fn judge(tree: &Tree, width: Width, forms: &[Form]) -> Vec<Verdict> {
-    let questions: Vec<Vec<Question>> = forms.iter().map(Form::questions).collect();
+    let questions: Vec<Vec<Question>> = forms.iter().map(|form| questions(tree, form)).collect();
     let answers = c::ask(tree, width, questions.iter().flatten());
     let mut answers = answers.into_iter();
     questions.iter().map(|of_form| verdict(of_form, answers.by_ref().take(of_form.len()).collect())).collect()
+}
+
+/// What is asked about a struct of these headers.
+fn questions(tree: &Tree, form: &Form) -> Vec<Question> {
+    let mut questions = form.questions();
+    let elsewhere = |subject: &str| {
+        exceptions::CHANGED_MEMBERS.iter().any(|(of, member, _)| *of == form.c_name && *member == subject)
+    };
+    questions.retain(|question| tree.is_primary() || !elsewhere(&question.subject));
+    questions
 }
 
 fn verdict(questions: &[Question], answers: Vec<Option<u64>>) -> Verdict {

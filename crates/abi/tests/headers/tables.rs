@@ -34,6 +34,7 @@ impl Form {
             expression: format!("sizeof({ty})"),
             expected: u64::from(self.size),
             what: "the size".to_owned(),
+            subject: String::new(),
         }];
         for Member { path, offset, size, signed } in &self.members {
             if exceptions::MEMBERS.iter().any(|(of, member, _)| *of == self.c_name && member == path) {
@@ -41,7 +42,8 @@ impl Form {
             }
             let mut ask = |expression: String, expected: u32, what: &str| {
                 let what = format!("{what} of {path}");
-                questions.push(Question { expression, expected: u64::from(expected), what });
+                let expected = u64::from(expected);
+                questions.push(Question { expression, expected, what, subject: path.clone() });
             };
             ask(format!("__builtin_offsetof({ty}, {path})"), *offset, "the offset");
             let member = format!("(({ty} *)0)->{path}");
@@ -87,7 +89,7 @@ impl Constant {
             expression += &format!(" || ((unsigned long long)({name})) == {}", value.trailing_zeros());
         }
         let what = format!("{name} ({list}) is not {value:#x}");
-        Question { expression: format!("({expression})"), expected: 1, what }
+        Question { expression: format!("({expression})"), expected: 1, what, subject: (*name).to_owned() }
     }
 
     /// Whether the name is meant to be one of the headers': it has an upper-case prefix.
@@ -199,12 +201,14 @@ fn add_members(structure: &'static Struct, width: Width, base: u32, members: &mu
     }
 }
 
+/// The members of a union. None if a case has no name: then C has one member there, with several meanings.
 fn named_cases(union: &'static hypovisor_abi::Union) -> impl Iterator<Item = (&'static str, &'static Type)> {
-    union.cases.iter().filter(|case| !case.name.is_empty()).map(|case| (case.name, &case.ty))
+    let is_c = union.cases.iter().all(|case| !case.name.is_empty());
+    union.cases.iter().filter(move |_| is_c).map(|case| (case.name, &case.ty))
 }
 
 fn member(path: &str, ty: &'static Type, offset: u32, width: Width) -> Member {
-    let size = (!matches!(ty, Type::Tail(_))).then(|| ty.bytes(width));
+    let size = Some(ty.bytes(width)).filter(|size| *size > 0);
     let signed = match ty.for_width(width) {
         Type::Int(Scalar { int: Int::U8 | Int::S8, .. }) => None,
         Type::Int(Scalar { int, show: Show::Dec }) => Some(int.is_signed()),

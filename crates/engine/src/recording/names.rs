@@ -130,7 +130,7 @@ impl Names {
 
 /// A hypercall's name: the table's, or `hypercall_N`.
 pub(super) fn call_name(number: u64) -> String {
-    match xen::ABI.call(number) {
+    match xen::XEN.call(number) {
         Some(call) => call.name.to_owned(),
         None => format!("hypercall_{number}"),
     }

@@ -1,5 +1,6 @@
 //! Resources to map, virtual NUMA, and memory that devices reserve (Xen public/memory.h).
 
+use crate::xen::physdev::PCI_DEVICE;
 use crate::xen::prelude::*;
 
 flag_set!(RDM = "XENMEM_RDM_*" { 1 => "XENMEM_RDM_ALL" });
@@ -7,12 +8,6 @@ flag_set!(RDM = "XENMEM_RDM_*" { 1 => "XENMEM_RDM_ALL" });
 structure!(RESERVED_DEVICE_MEMORY = "struct xen_reserved_device_memory" {
     field("start_pfn", Type::PFN),
     field("nr_pages", Type::ULONG),
-});
-
-structure!(PCI_DEVICE = "struct physdev_pci_device" {
-    field("seg", Type::HEX16),
-    field("bus", Type::HEX8),
-    field("devfn", Type::HEX8),
 });
 
 structure!(pub(super) RESERVED_DEVICE_MEMORY_MAP = "struct xen_reserved_device_memory_map" {

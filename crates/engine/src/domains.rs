@@ -1,0 +1,155 @@
+//! What is known of L1's domains, learned from the hypercalls themselves.
+//!
+//! The toolstack's `domctl(XEN_DOMCTL_createdomain)` tells a new domain's id and kind. For a domain that was
+//! there before, the way it calls tells whether it is PV. Names live in the toolstack only; whoever knows them
+//! (the lab, a user) tells them.
+
+use std::collections::BTreeMap;
+
+use hypovisor_abi::decode::{self, Group, Missing, Sink, Value};
+use hypovisor_abi::xen::XEN;
+use hypovisor_abi::{Scalar, SubOp};
+use serde::{Deserialize, Serialize};
+
+use crate::call::{Call, Outcome};
+
+/// What kind of guest a domain is, in Xen's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DomainKind {
+    /// Paravirtualised.
+    Pv,
+    /// Hardware virtualised, without a device model.
+    Pvh,
+    /// Hardware virtualised, with emulated devices; also one of which only the former is known.
+    Hvm,
+    /// Not known.
+    #[default]
+    Unknown,
+}
+
+impl DomainKind {
+    /// `pv`, `pvh`, `hvm` or `unknown`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pv => "pv",
+            Self::Pvh => "pvh",
+            Self::Hvm => "hvm",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Its id.
+    pub id: u16,
+    /// Its name; `dom` and its id if nobody told.
+    pub name: String,
+    /// Its kind.
+    #[serde(rename = "type")]
+    pub kind: DomainKind,
+}
+
+/// All domains seen in a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Domains(BTreeMap<u16, Domain>);
+
+/// `__HYPERVISOR_domctl` (Xen public/xen.h).
+const DOMCTL: u64 = 36;
+/// `XEN_DOMCTL_createdomain` (Xen public/domctl.h).
+const CREATE_DOMAIN: u64 = 1;
+/// `XEN_DOMCTL_CDF_hvm` (Xen public/domctl.h).
+const CDF_HVM: u64 = 1;
+/// `XEN_X86_EMU_HPET` to `XEN_X86_EMU_PIT` (Xen public/arch-x86/xen.h): devices that only HVM guests have.
+const EMULATED_DEVICES: u64 = 0x1fe;
+
+impl Domains {
+    /// Learns from a call: who makes it, and whether it creates a domain.
+    pub fn learn(&mut self, call: &Call<'_>) {
+        let id = call.caller.domain;
+        if !self.0.contains_key(&id) {
+            let kind = if call.caller.mode.is_pv() { DomainKind::Pv } else { DomainKind::Hvm };
+            self.insert(id, kind);
+        }
+        if call.registers.number == DOMCTL && call.outcome == Outcome::Returned(0) {
+            self.learn_creation(call);
+        }
+    }
+
+    #[cold]
+    fn learn_creation(&mut self, call: &Call<'_>) {
+        let captured = call.captured();
+        if decode::identify(&XEN, &captured).sub_op_number != Some(CREATE_DOMAIN) {
+            return;
+        }
+        let mut created = Creation::default();
+        decode::decode(&XEN, &captured, &mut created);
+        if let Ok(id) = u16::try_from(created.domain) {
+            let kind = match (created.flags & CDF_HVM, created.emulation_flags & EMULATED_DEVICES) {
+                (0, _) => DomainKind::Pv,
+                (_, 0) => DomainKind::Pvh,
+                _ => DomainKind::Hvm,
+            };
+            self.0.remove(&id);
+            self.insert(id, kind);
+        }
+    }
+
+    fn insert(&mut self, id: u16, kind: DomainKind) {
+        let name = if id == 0 { "Domain-0".to_owned() } else { format!("dom{id}") };
+        self.0.insert(id, Domain { id, name, kind });
+    }
+
+    /// Notes a domain's name.
+    pub fn name(&mut self, id: u16, name: &str) {
+        let domain = self.0.entry(id).or_insert_with(|| Domain {
+            id,
+            name: String::new(),
+            kind: DomainKind::Unknown,
+        });
+        name.clone_into(&mut domain.name);
+    }
+
+    /// The domains in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = &Domain> {
+        self.0.values()
+    }
+
+    /// The domain with this id.
+    #[must_use]
+    pub fn get(&self, id: u16) -> Option<&Domain> {
+        self.0.get(&id)
+    }
+}
+
+/// Picks the fields of `struct xen_domctl` that tell what was created.
+#[derive(Default)]
+struct Creation {
+    domain: u64,
+    flags: u64,
+    emulation_flags: u64,
+}
+
+impl Sink for Creation {
+    fn scalar(&mut self, name: &'static str, _: &Scalar, value: Value) {
+        let slot = match name {
+            "domain" => &mut self.domain,
+            "flags" => &mut self.flags,
+            "emulation_flags" => &mut self.emulation_flags,
+            _ => return,
+        };
+        *slot = value.after.or(value.before).unwrap_or(0);
+    }
+
+    fn open(&mut self, _: &'static str, _: Group) {}
+    fn close(&mut self, _: Group) {}
+    fn sub_op(&mut self, _: &'static str, _: u64, _: Option<&'static SubOp>) {}
+    fn text(&mut self, _: &'static str, _: &[u8]) {}
+    fn bytes(&mut self, _: &'static str, _: &[u8], _: u64) {}
+    fn pointer(&mut self, _: &'static str, _: u64, _: Missing) {}
+    fn elided(&mut self, _: u64) {}
+}
