@@ -383,3 +383,6 @@ fn split_segment(bytes: &[u8]) -> Option<(Segment<'_>, &[u8])> {
         Segment { gva, requested, bytes: padded.get(..len)?, unreadable: captured & UNREADABLE != 0 };
     Some((segment, after))
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,3 +156,6 @@ pub(crate) fn little_endian(bytes: &[u8], size: usize) -> Option<u64> {
     word.get_mut(..size)?.copy_from_slice(bytes.get(..size)?);
     Some(u64::from_le_bytes(word))
 }
+
+#[cfg(test)]
+mod tests;

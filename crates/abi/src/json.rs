@@ -153,3 +153,6 @@ impl Sink for Json<'_> {
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

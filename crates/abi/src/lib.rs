@@ -21,8 +21,12 @@ pub mod capture;
 pub mod decode;
 pub mod errno;
 mod flags;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod json;
 mod layout;
+#[cfg(test)]
+mod made_up;
 mod scalar;
 pub mod text;
 #[doc(hidden)]

@@ -198,3 +198,6 @@ impl Sink for Text<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 pub mod call;
+pub mod watch;
+pub mod recording;
 pub mod session;
 pub mod qmp;
 pub mod pairing;

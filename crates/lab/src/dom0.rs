@@ -76,6 +76,9 @@ const NETWORK_DRIVERS: [&str; 4] = [
     "kernel/drivers/net/virtio_net",
 ];
 
+/// Mode bits that make a program run as its file's owner or group.
+const SET_ID_BITS: u32 = 0o6000;
+
 /// A root that is being laid out in `root`, from `tree`.
 pub(crate) struct Dom0Root<'a> {
     pub(crate) tree: &'a Tree,
@@ -110,7 +113,7 @@ impl Dom0Root<'_> {
             } else if kind.is_symlink() {
                 symlink(fs::read_link(entry.path())?, target)?;
             } else if kind.is_file() {
-                fs::hard_link(entry.path(), target)?;
+                link_file(&entry.path(), &target)?;
             }
         }
         Ok(())
@@ -161,6 +164,17 @@ impl Dom0Root<'_> {
         }
         Ok(())
     }
+}
+
+/// Links a file, or copies it without its set-user-id bits. An image made by an ordinary user holds that user's files: a
+/// `mount` that takes on its owner's identity would lose root's in dom0.
+fn link_file(from: &Path, to: &Path) -> io::Result<()> {
+    let mode = from.symlink_metadata()?.permissions().mode();
+    if mode & SET_ID_BITS == 0 {
+        return fs::hard_link(from, to);
+    }
+    fs::copy(from, to)?;
+    fs::set_permissions(to, Permissions::from_mode(mode & !SET_ID_BITS & 0o7777))
 }
 
 fn is_wanted_module(module: &Path, is_dir: bool) -> bool {

@@ -317,7 +317,8 @@ impl<'a, S: Sink> Walk<'a, S> {
                 continue;
             }
             let at = field_bytes.at(structure.offset(index, self.width()) as usize);
-            missing += self.field(field, at, &holder);
+            let reached = at.len() > 0 || field.ty.bytes(self.width()) == 0;
+            missing += if reached { self.field(field, at, &holder) } else { 1 };
         }
         missing
     }

@@ -49,17 +49,18 @@ impl Background {
         Ok(Self { jobs: Some(jobs), done, thread, spare: Some(Box::new(Batch::new())), dir })
     }
 
-    /// Hands a batch over and returns an empty one.
+    /// Takes a batch over and leaves an empty one.
     ///
     /// # Errors
-    /// That of an earlier batch; this one is lost then.
-    pub(super) fn submit(&mut self, number: u64, batch: Box<Batch>) -> Result<Box<Batch>, RecordingError> {
+    /// That of an earlier batch; this one is left as it is then.
+    pub(super) fn submit(&mut self, number: u64, batch: &mut Box<Batch>) -> Result<(), RecordingError> {
         let empty = match self.spare.take() {
             Some(batch) => batch,
             None => self.wait()?,
         };
+        let batch = std::mem::replace(batch, empty);
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job { number, batch }).is_ok());
-        if sent { Ok(empty) } else { Err(self.ended()) }
+        if sent { Ok(()) } else { Err(self.ended()) }
     }
 
     /// Takes note of a finished batch, if there is one.

@@ -37,6 +37,10 @@ pub struct Manifest {
     pub profile_source: String,
     /// QEMU's command line.
     pub qemu_command: Vec<String>,
+    /// QEMU's process id.
+    pub qemu_pid: u32,
+    /// Where the sensor listens: another engine can attach there while QEMU runs.
+    pub control_socket: String,
     /// Level of the plugin API that QEMU has.
     pub plugin_api: u32,
     /// Number of L1's CPUs.
@@ -131,6 +135,8 @@ impl Default for Manifest {
             xen_version: String::new(),
             profile_source: String::new(),
             qemu_command: Vec::new(),
+            qemu_pid: 0,
+            control_socket: String::new(),
             plugin_api: 0,
             vcpus: 0,
             domains: Vec::new(),

@@ -15,6 +15,7 @@
 
 mod background;
 mod batch;
+mod column;
 mod error;
 mod losses;
 mod manifest;
@@ -25,8 +26,6 @@ mod recorder;
 mod rows;
 mod schema;
 mod segment;
-#[cfg(test)]
-mod tests;
 
 pub use error::RecordingError;
 pub use losses::RecordedLoss;

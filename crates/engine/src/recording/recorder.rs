@@ -95,9 +95,8 @@ impl Recorder {
             return Err(RecordingError::InUse { path: dir.to_owned(), pid: manifest.engine_pid });
         }
         remove_unfinished(dir)?;
-        let (segments, events) = super::reader::count(dir)?;
-        let last = segments.last().map_or(0, |(number, _)| *number);
-        let resumed = Manifest { segments: segments.len() as u64, events, ..manifest };
+        let (last, segments, events) = super::reader::count(dir)?;
+        let resumed = Manifest { segments, events, ..manifest };
         Self::start(dir, resumed, options, last + 1)
     }
 
@@ -202,10 +201,7 @@ impl Recorder {
                 writer.write(&self.dir, self.next, &self.batch)?;
                 self.batch.clear();
             }
-            Output::OwnThread(background) => {
-                let full = std::mem::replace(&mut self.batch, Box::new(Batch::new()));
-                self.batch = background.submit(self.next, full)?;
-            }
+            Output::OwnThread(background) => background.submit(self.next, &mut self.batch)?,
         }
         self.next += 1;
         self.manifest.segments += 1;

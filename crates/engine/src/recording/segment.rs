@@ -184,7 +184,10 @@ fn write_footer(
     let file =
         FileMetaData::new(PARQUET_VERSION, rows as i64, Some(created_by), Some(about), schema.clone(), None);
     let metadata = ParquetMetaData::new(file, vec![group]);
-    ParquetMetaDataWriter::new_with_tracked(sink, &metadata).finish()?;
+    // Through memory, because the metadata writer swallows what goes wrong in its last flush.
+    let mut footer = Vec::new();
+    ParquetMetaDataWriter::new(&mut footer, &metadata).finish()?;
+    sink.write_all(&footer)?;
     sink.flush()?;
     Ok(())
 }

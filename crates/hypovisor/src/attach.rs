@@ -1,0 +1,69 @@
+//! `hypovisor attach`: a new engine for a QEMU whose engine is gone.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use hypovisor_engine::recording::Recording;
+use hypovisor_engine::session::{Session, Step, StepError, until};
+
+use crate::FINDINGS;
+use crate::cli::AttachArgs;
+use crate::output::Output;
+use crate::signals::StopRequest;
+
+/// How long the sensor may take to notice that the last engine is gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) fn attach(args: &AttachArgs) -> anyhow::Result<u8> {
+    let dir = &args.recording;
+    let manifest = Recording::open(dir)?.manifest().clone();
+    if manifest.is_being_written() {
+        bail!("{} is being recorded by process {}", dir.display(), manifest.engine_pid);
+    }
+    let socket = PathBuf::from(&manifest.control_socket);
+    let stop = StopRequest::install()?;
+    let mut session = Session::connect(&socket, until(CONNECT_TIMEOUT))
+        .with_context(|| format!("QEMU (process {}) of this recording is not there to attach to", manifest.qemu_pid))?;
+    if !session.resumed() {
+        bail!("the sensor in QEMU (process {}) was not watching yet; start QEMU again", manifest.qemu_pid);
+    }
+    for domain in &manifest.domains {
+        session.domains_mut().name(domain.id, &domain.name);
+    }
+    let mut output = Output::resume(dir, true)?;
+    let ended = follow(&mut session, &mut output, &stop)?;
+    let lost: u64 = session.counters().map(|counters| counters.lost_calls + counters.lost_results).sum();
+    output.finish()?;
+    if ended {
+        remove_runtime_dir(&socket);
+    }
+    Ok(if lost > 0 { FINDINGS } else { 0 })
+}
+
+/// Records until QEMU ends (true) or the user asks to stop (false).
+fn follow(session: &mut Session, output: &mut Output, stop: &StopRequest) -> anyhow::Result<bool> {
+    while !stop.is_set() {
+        let step = session.step(output).map_err(|error| match error {
+            StepError::Session(error) => error.into(),
+            StepError::Sink(error) => error,
+        })?;
+        output.tick(session)?;
+        if step == Step::Ended {
+            session.finish(output)?;
+            output.tick(session)?;
+            return Ok(true);
+        }
+    }
+    session.leave_note()?;
+    Ok(false)
+}
+
+/// The engine that started QEMU would have removed it; it fails if anything else is in there, which is right.
+fn remove_runtime_dir(socket: &std::path::Path) {
+    let _ = std::fs::remove_file(socket);
+    if let Some(dir) = socket.parent() {
+        let _ = std::fs::remove_file(dir.join("qmp"));
+        let _ = std::fs::remove_dir(dir);
+    }
+}

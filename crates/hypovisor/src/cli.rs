@@ -1,0 +1,201 @@
+//! What the command line takes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Watches a hypervisor from the layer below it.
+///
+/// The hypervisor (Xen) runs unmodified in QEMU; hypovisor sees every hypercall that any of its virtual machines makes,
+/// decodes it and says who made it. Nothing in the hypervisor or its guests is changed, and they cannot tell.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 all is well; 1 findings, such as lost events; 2 an error, told in one line.\n\
+    Start with `hypovisor lab run --record DIR`: it needs no hypervisor of your own.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a QEMU command line of your own and watch the hypervisor in it
+    Run(RunArgs),
+    /// Go on watching a QEMU whose engine was killed
+    Attach(AttachArgs),
+    /// Print a recording's hypercalls, in the manner of strace
+    Trace(TraceArgs),
+    /// Sum a recording up: counts, failures and latencies per domain and hypercall
+    Stats(StatsArgs),
+    /// Draw a recording as one HTML file that opens anywhere
+    Report(ReportArgs),
+    /// Fetch and boot real hypervisors, ready to be watched
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Fetch the parts of the lab from the Debian archive into the cache, and prepare them
+    Fetch(FetchArgs),
+    /// Boot Xen with a privileged and, if wanted, unprivileged virtual machines, watch it, and power it off
+    Run(LabRunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Where to record; a new directory. Without it, calls are printed as they happen
+    #[arg(long, value_name = "DIR")]
+    pub(crate) record: Option<PathBuf>,
+    /// Symbols of the Xen in the guest (xen-syms with or without DWARF); without it, those its image carries
+    #[arg(long, value_name = "FILE")]
+    pub(crate) symbols: Option<PathBuf>,
+    /// Print calls as JSON lines (docs/events.md); only without --record
+    #[arg(long, conflicts_with = "record")]
+    pub(crate) json: bool,
+    /// Size of the ring of each vCPU, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub(crate) ring_mib: u64,
+    /// QEMU and its arguments, as you would run it: qemu-system-x86_64 -accel tcg …
+    #[arg(last = true, value_name = "QEMU COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// The recording of the engine that was killed: it is gone on with
+    #[arg(value_name = "DIR")]
+    pub(crate) recording: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// The recording
+    #[arg(value_name = "DIR")]
+    pub(crate) recording: PathBuf,
+    /// One JSON object a line (docs/events.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only calls of this domain id; may be repeated
+    #[arg(long, value_name = "N")]
+    pub(crate) domain: Vec<u16>,
+    /// Only this hypercall or sub-op, by name (memory_op, XENMEM_exchange) or number; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hypercall: Vec<String>,
+    /// Only calls that returned an error
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// Everything that was captured, rather than as much as fits a line
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Go on as the recording grows, until it is complete
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The recording
+    #[arg(value_name = "DIR")]
+    pub(crate) recording: PathBuf,
+    /// The summary as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The recording
+    #[arg(value_name = "DIR")]
+    pub(crate) recording: PathBuf,
+    /// The HTML file to write
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum XenArg {
+    /// Debian 13's
+    #[value(name = "4.20")]
+    V4_20,
+    /// Debian 12's
+    #[value(name = "4.17")]
+    V4_17,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum QemuArg {
+    /// Debian 13's: plugin API level 4
+    #[value(name = "10.0")]
+    V10_0,
+    /// Debian 13's backports: plugin API level 7
+    #[value(name = "11.1")]
+    V11_1,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DomuArg {
+    /// Paravirtualised
+    Pv,
+    /// Hardware virtualised, without a device model
+    Pvh,
+    /// Hardware virtualised, with emulated devices
+    Hvm,
+    /// No guest but dom0
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    /// Which Xen, with the dom0 that belongs to it
+    #[arg(long, value_enum, default_value = "4.20")]
+    pub(crate) xen: XenArg,
+    /// Which QEMU
+    #[arg(long, value_enum, default_value = "10.0")]
+    pub(crate) qemu: QemuArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LabRunArgs {
+    #[command(flatten)]
+    pub(crate) parts: FetchArgs,
+    /// Guests to start: with --script they stay up while it runs, else each boots, works a little and shuts down
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "none")]
+    pub(crate) domu: Vec<DomuArg>,
+    /// A directory that dom0 sees, read-only, at /lab/files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) files: Option<PathBuf>,
+    /// A program that is run in dom0 as root once the toolstack is up; its output and exit code are passed through
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: Option<PathBuf>,
+    /// Where to record; a new directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) record: Option<PathBuf>,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    pub(crate) timeout: u64,
+    /// Symbols for Xen: "file" for those of its debug package, "image" for those it carries, or a path
+    #[arg(long, value_name = "WHICH", default_value = "file")]
+    pub(crate) symbols: String,
+    /// Show the machine's console on standard error
+    #[arg(long)]
+    pub(crate) console: bool,
+    /// Boot without watching, to compare with
+    #[arg(long, conflicts_with = "record")]
+    pub(crate) unmonitored: bool,
+    /// Appended to Xen's command line; may be repeated
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub(crate) xen_option: Vec<String>,
+    /// Appended to the command line of dom0's kernel; may be repeated
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub(crate) dom0_option: Vec<String>,
+    /// The hooks are placed but do nothing: for measuring their bare cost
+    #[arg(long, hide = true, conflicts_with = "record")]
+    pub(crate) only_hooks: bool,
+    /// An address for QEMU's gdbstub, to measure it: passed as -gdb
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    pub(crate) gdb: Option<String>,
+}
