@@ -1,2 +1,55 @@
-//! Developer chores: demo, test, bench.
-fn main() {}
+//! Developer chores: `cargo xtask demo`, `test`, `bench`.
+//!
+//! Each sets up what it needs on a fresh Debian 12 or 13 with cargo, gcc and python3: the lab fetches its parts into
+//! the cache without being root.
+
+mod bench;
+mod build;
+mod demo;
+mod test;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer chores of Hypovisor.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot Xen with a PV and a PVH guest, record every hypercall, and report (target/demo/)
+    Demo,
+    /// Run all tests: unit, property and snapshot tests, and those that boot the lab
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Measure cost and speed side by side (target/bench/results.json)
+    Bench {
+        /// Only these measurements
+        #[arg(value_enum)]
+        only: Vec<bench::Measurement>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo => demo::demo(),
+        Command::Test { filter } => test::test(filter.as_deref()),
+        Command::Bench { only } => bench::bench(&only),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to be told if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

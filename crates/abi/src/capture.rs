@@ -24,8 +24,8 @@ use crate::types::{Case, Count, Direction, Handle, Struct, Tag, Type, Union};
 
 /// The most segments one capture holds.
 pub const MAX_SEGMENTS: usize = 24;
-/// The most bytes one segment holds.
-pub const MAX_SEGMENT_BYTES: u32 = 4096;
+/// The most bytes one segment holds: enough for the largest struct of the ABI (`vcpu_guest_context`, 5168 bytes).
+pub const MAX_SEGMENT_BYTES: u32 = 8192;
 /// Handles are followed inside this many elements of an array.
 pub const MAX_FOLLOWED_ELEMENTS: u64 = 8;
 /// Bytes of a segment before its data.
@@ -191,7 +191,9 @@ impl<R: Reader> Walk<'_, R> {
 
     fn first_buffer(&mut self, list: Piece, ty: &'static Type) {
         let width = self.registers.width;
-        let Some(gva) = self.reader.integer(list, 0, width.word_bytes()).filter(|gva| *gva != 0) else { return };
+        let Some(gva) = self.reader.integer(list, 0, width.word_bytes()).filter(|gva| *gva != 0) else {
+            return;
+        };
         if let Some(piece) = self.ask(|reader| reader.capture(gva, u64::from(ty.bytes(width)))) {
             self.sub_op = self.reader.integer(piece, 0, 4);
             self.inside(ty, Place { piece, gva, offset: 0 }, None);

@@ -12,7 +12,9 @@
 //! The rest is one half for the entry and one for the exit. Addresses in made-up memory wrap around, and every
 //! other turn is unmapped.
 
-use crate::capture::{self, MAX_SEGMENT_BYTES, MAX_SEGMENTS, Phase, Piece, Reader, Registers, Segments, UNREADABLE};
+use crate::capture::{
+    self, MAX_SEGMENT_BYTES, MAX_SEGMENTS, Phase, Piece, Reader, Registers, Segments, UNREADABLE,
+};
 use crate::decode::Call;
 use crate::layout::Width;
 use crate::text::Detail;
@@ -52,7 +54,8 @@ impl Rendered {
 pub fn decode_call(data: &[u8]) -> Option<Rendered> {
     let (header, rest) = data.split_at_checked(HEADER_BYTES)?;
     let flags = header[0];
-    let word = |index: usize| Some(u64::from_le_bytes(header.get(2 + 8 * index..)?.get(..8)?.try_into().ok()?));
+    let word =
+        |index: usize| Some(u64::from_le_bytes(header.get(2 + 8 * index..)?.get(..8)?.try_into().ok()?));
     let mut args = [0; 6];
     for (index, arg) in args.iter_mut().enumerate() {
         *arg = word(index)?;

@@ -15,10 +15,11 @@ fn directory() -> PathBuf {
 }
 
 fn seeds() -> Vec<(PathBuf, Vec<u8>)> {
-    let entries = fs::read_dir(directory()).expect("fuzz/corpus/decode_call is part of the repository");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a directory entry").path()).collect();
+    let entries = fs::read_dir(directory()).unwrap_or_else(|error| panic!("no seeds: {error}"));
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    paths.into_iter().map(|path| (path.clone(), fs::read(&path).expect("a seed"))).collect()
+    let read = |path: &PathBuf| fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
 }
 
 /// Set `HYPOVISOR_RENEW` to write the seeds that are missing.

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use hypovisor_abi::xen::XEN;
-use hypovisor_abi::{Arg, Count, Direction, Handle, Hypercall, Show, Struct, SubOpFrom, Tag, Type, Union, Width};
+use hypovisor_abi::{
+    Arg, Count, Direction, Handle, Hypercall, Show, Struct, SubOpFrom, Tag, Type, Union, Width,
+};
 
 /// Where the walk is, for messages, and the structs around it.
 #[derive(Clone)]
@@ -146,6 +148,9 @@ fn shown_names(structure: &'static Struct, place: &Place, names: &mut BTreeSet<&
 }
 
 fn add(name: &'static str, place: &Place, names: &mut BTreeSet<&'static str>) {
+    if name.starts_with("pad") || name.starts_with("_pad") {
+        return;
+    }
     place.is_a_name(name);
     assert!(names.insert(name), "{}: two fields {name} side by side", place.path);
 }

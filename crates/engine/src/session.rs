@@ -194,6 +194,14 @@ impl Session {
         self.drain.counters()
     }
 
+    /// What the sensor takes for one hook hit, in nanoseconds: the mean of the hits it measured.
+    #[must_use]
+    pub fn hit_cost_ns(&self) -> Option<f64> {
+        let sum = |part: fn(&RingCounters) -> u64| self.counters().map(|ring| part(&ring)).sum::<u64>();
+        let hits = sum(|ring| ring.sampled_hits);
+        (hits > 0).then(|| self.clock.duration_ns(sum(|ring| ring.sampled_ticks)) as f64 / hits as f64)
+    }
+
     /// Tells the sensor where L1's RAM is, and maps it here.
     ///
     /// # Errors

@@ -7,6 +7,8 @@
 //!   16   lost_calls                                     └──────────────┴──────────────┘
 //!   24   lost_results                                     a record never breaks at the end
 //!   32   waits     times the vCPU was held back
+//!   40   sampled   hook hits whose cost was measured
+//!   48   cost      ticks they took in sum
 //!   64   tail      bytes ever consumed   (consumer)
 //! ```
 //!
@@ -36,6 +38,8 @@ pub(crate) mod offset {
     pub(crate) const LOST_CALLS: usize = 16;
     pub(crate) const LOST_RESULTS: usize = 24;
     pub(crate) const WAITS: usize = 32;
+    pub(crate) const SAMPLED_HITS: usize = 40;
+    pub(crate) const SAMPLED_TICKS: usize = 48;
     pub(crate) const TAIL: usize = 64;
 }
 
@@ -137,6 +141,12 @@ impl Producer {
         self.store(offset::WAITS, waits);
     }
 
+    /// Shows what watching costs: how many hook hits were measured, and how many ticks they took in sum.
+    pub fn show_cost(&self, hits: u64, ticks: u64) {
+        self.store(offset::SAMPLED_HITS, hits);
+        self.store(offset::SAMPLED_TICKS, ticks);
+    }
+
     fn store(&self, offset: usize, value: u64) {
         if let Some(counter) = self.control.counter(offset) {
             counter.store(value, Ordering::Relaxed);
@@ -155,6 +165,10 @@ pub struct RingCounters {
     pub lost_results: u64,
     /// Times the vCPU was held back because the ring was full.
     pub waits: u64,
+    /// Hook hits whose cost was measured.
+    pub sampled_hits: u64,
+    /// Ticks of L0's TSC that those took in sum.
+    pub sampled_ticks: u64,
 }
 
 /// The reading end.
@@ -225,6 +239,8 @@ impl Consumer {
             lost_calls: word(offset::LOST_CALLS),
             lost_results: word(offset::LOST_RESULTS),
             waits: word(offset::WAITS),
+            sampled_hits: word(offset::SAMPLED_HITS),
+            sampled_ticks: word(offset::SAMPLED_TICKS),
         }
     }
 }

@@ -129,6 +129,7 @@ fn describe(session: &Session, manifest: &mut Manifest) {
             SymbolSource::Embedded => "the image's own symbol table".to_owned(),
         };
     }
+    manifest.hit_cost_ns = session.hit_cost_ns();
     manifest.domains = note.domains.iter().map(|d| hypovisor_engine::recording::Domain{ id: d.id, name: d.name.clone(), kind: Default::default() }).collect();
     for (pcpu, counters) in session.counters().enumerate() {
         let shown = manifest.pcpu_mut(pcpu as u32);

@@ -45,6 +45,9 @@ const MULTICALL_ENTRY_BYTES: usize = 64;
 /// A multicall's state lies inside `struct vcpu`; further off than this it does not.
 const VCPU_STRUCT_LIMIT: u64 = 1 << 16;
 
+/// The cost of one hook hit in so many is measured (a power of two).
+const COST_SAMPLE: u64 = 64;
+
 /// A call that has entered and not returned.
 #[derive(Clone, Copy)]
 struct Pending {
@@ -87,6 +90,9 @@ pub struct VcpuSensor {
     multicall_state: Option<u64>,
     next_sequence: u64,
     losses: Losses,
+    hits: u64,
+    sampled_hits: u64,
+    sampled_ticks: u64,
 }
 
 impl VcpuSensor {
@@ -105,11 +111,31 @@ impl VcpuSensor {
             multicall_state: None,
             next_sequence: 0,
             losses: Losses::default(),
+            hits: 0,
+            sampled_hits: 0,
+            sampled_ticks: 0,
         }
     }
 
     /// The vCPU stands at a hook of this kind.
     pub fn on_hook(&mut self, kind: HookKind, vcpu: &mut impl Vcpu) {
+        self.hits = self.hits.wrapping_add(1);
+        if self.hits & (COST_SAMPLE - 1) == 0 {
+            self.measured_hit(kind, vcpu);
+        } else {
+            self.hit(kind, vcpu);
+        }
+    }
+
+    fn measured_hit(&mut self, kind: HookKind, vcpu: &mut impl Vcpu) {
+        let start = vcpu.now_ticks();
+        self.hit(kind, vcpu);
+        self.sampled_hits += 1;
+        self.sampled_ticks += vcpu.now_ticks().saturating_sub(start);
+        self.producer.show_cost(self.sampled_hits, self.sampled_ticks);
+    }
+
+    fn hit(&mut self, kind: HookKind, vcpu: &mut impl Vcpu) {
         let Some(ram) = self.control.ram() else { return };
         match kind {
             HookKind::PvEntry | HookKind::HvmEntry => self.enter(ram, kind, vcpu),
@@ -130,8 +156,11 @@ impl VcpuSensor {
         let time_ticks = vcpu.now_ticks();
         let Some((frame, layout)) = self.read_frame(ram, vcpu) else { return };
         let current = frame.word(layout.current_vcpu as usize);
-        let cr3 = |vcpu: &mut _| Vcpu::read_register(vcpu, Register::Cr3);
-        let who = self.identify(ram, &layout, current, || cr3(vcpu));
+        let who = self.identify(ram, &layout, current, || vcpu.read_register(Register::Cr3));
+        if who == Who::UNKNOWN {
+            // L1 may have been reset and keep its stacks elsewhere now: look again at the next call.
+            self.frame_at = None;
+        }
         let (mode, cpl) = self.mode(ram, kind, &frame);
         let caller = Caller {
             domain: who.domain,

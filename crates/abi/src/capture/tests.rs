@@ -64,13 +64,18 @@ fn what_cannot_be_read_is_marked() {
     assert!(segment.unreadable);
     assert_eq!((segment.requested, segment.bytes.len()), (24, 10));
     let nothing = Guest::default().capture(&registers(LISTS, &[0x1000, 1]), Phase::Entry);
-    assert_eq!(Segments(&nothing).iter().map(|s| (s.bytes.len(), s.unreadable)).collect::<Vec<_>>(), [(0, true)]);
+    assert_eq!(
+        Segments(&nothing).iter().map(|s| (s.bytes.len(), s.unreadable)).collect::<Vec<_>>(),
+        [(0, true)]
+    );
 }
 
 #[test]
 fn null_empty_and_unknown_need_nothing() {
     let guest = Guest::default();
-    for (number, args) in [(LISTS, [0, 1]), (LISTS, [0x1000, 0]), (UNKNOWN, [0x1000, 1]), (REGISTER, [9, 0x1000])] {
+    for (number, args) in
+        [(LISTS, [0, 1]), (LISTS, [0x1000, 0]), (UNKNOWN, [0x1000, 1]), (REGISTER, [9, 0x1000])]
+    {
         assert!(guest.capture(&registers(number, &args), Phase::Entry).is_empty());
     }
     assert!(!wants(&ABI, &registers(LISTS, &[0, 1]), Phase::Entry));
@@ -80,7 +85,8 @@ fn null_empty_and_unknown_need_nothing() {
 
 #[test]
 fn a_list_of_segments_ends_at_the_first_that_does_not_fit() {
-    let mut wire = Guest::default().with(0x1000, [7; 64]).capture(&registers(IN_OUT, &[0x1000]), Phase::Entry);
+    let mut wire =
+        Guest::default().with(0x1000, [7; 64]).capture(&registers(IN_OUT, &[0x1000]), Phase::Entry);
     let whole = wire.len();
     wire.extend(0x2000_u64.to_le_bytes());
     wire.extend(8_u32.to_le_bytes());
@@ -132,7 +138,7 @@ fn nothing_is_asked_for_behind_a_refusal() {
 
 #[test]
 fn a_huge_count_is_cut_by_the_reader_and_kept_as_wish() {
-    let guest = Guest::default().with(0x1000, vec![0; 8192]);
+    let guest = Guest::default().with(0x1000, vec![0; 2 * MAX_SEGMENT_BYTES as usize]);
     let wire = guest.capture(&registers(LISTS, &[0x1000, u64::MAX]), Phase::Entry);
     assert_eq!(addresses(&wire)[0], (0x1000, u32::MAX, MAX_SEGMENT_BYTES as usize));
 }

@@ -1,6 +1,7 @@
 //! Separators, and what a line leaves out.
 
 use super::{Detail, Text};
+use crate::capture::MAX_SEGMENT_BYTES;
 use crate::decode::{Group, Missing, Sink, Value};
 use crate::made_up::{Guest, LISTS, PIECES, ROWS};
 use crate::types::{Int, Scalar, Show};
@@ -30,7 +31,8 @@ fn a_line_shows_sixteen_elements() {
     let guest = Guest::default().with(0x1000, vec![0; 4 * 18]);
     let rendered = guest.enters(PIECES, &[0, 0, 0, 0x1000, 0, 18]);
     let zeros = ["0"; 16].join(", ");
-    let expected = format!("pieces(text=NULL, chars=NULL, bytes=NULL, numbers=[{zeros}, …2 more], wide=NULL, n=18)");
+    let expected =
+        format!("pieces(text=NULL, chars=NULL, bytes=NULL, numbers=[{zeros}, …2 more], wide=NULL, n=18)");
     assert_eq!(rendered.line, expected);
     assert!(rendered.full.contains(&["0"; 18].join(", ")));
 }
@@ -96,12 +98,14 @@ fn empty_groups_and_neighbours_are_separated() {
 
 #[test]
 fn long_texts_and_buffers_are_cut() {
-    let guest = Guest::default().with(0x1000, [b'x'; 400]).with(0x2000, vec![0xee; 5000]);
-    let args = [0x1000, 0, 0x2000, 0, 0, 5000];
+    let captured = MAX_SEGMENT_BYTES as usize;
+    let wanted = captured + 1000;
+    let guest = Guest::default().with(0x1000, [b'x'; 400]).with(0x2000, vec![0xee; wanted]);
+    let args = [0x1000, 0, 0x2000, 0, 0, wanted as u64];
     let rendered = guest.enters(PIECES, &args);
     assert!(rendered.line.contains(&format!("text=\"{}\"…,", "x".repeat(256))));
-    assert!(rendered.line.contains(&format!("bytes={}…(5000 bytes),", "ee".repeat(32))));
-    assert!(rendered.full.contains(&format!("{}…(5000 bytes),", "ee".repeat(4096))));
+    assert!(rendered.line.contains(&format!("bytes={}…({wanted} bytes),", "ee".repeat(32))));
+    assert!(rendered.full.contains(&format!("bytes={}…({wanted} bytes),", "ee".repeat(captured))));
 }
 
 #[test]

@@ -45,13 +45,7 @@ pub(super) const HYPFS_OP: Hypercall = Hypercall {
             op(
                 1,
                 "XEN_HYPFS_OP_read",
-                &[
-                    CMD,
-                    PATH,
-                    PATH_LEN,
-                    arg("data", handle!(Out, Type::Struct(&ENTRY), Count::One)),
-                    DATA_LEN,
-                ],
+                &[CMD, PATH, PATH_LEN, arg("data", handle!(Out, Type::Struct(&ENTRY), Count::One)), DATA_LEN],
             ),
             op(
                 2,

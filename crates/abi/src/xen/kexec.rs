@@ -30,7 +30,7 @@ structure!(RANGE = "xen_kexec_range_t" {
 
 structure!(SEGMENT = "xen_kexec_segment_t" {
     field("buf", Type::Union(&Union { tag: Tag::SubOp, min_size: 8, cases: &[
-        case(&[], "h", handle!(In, Type::Bytes(1), Count::Field("buf_size"))),
+        case(&[], "", handle!(In, Type::Bytes(1), Count::Field("buf_size"))),
     ] })),
     field("buf_size", Type::U64),
     field("dest_maddr", Type::ADDRESS64),
@@ -43,7 +43,7 @@ structure!(LOAD = "xen_kexec_load_t" {
     field("arch", Type::enumeration(Int::U16, &MACHINE)),
     field("nr_segments", Type::U32),
     field("segments", Type::Union(&Union { tag: Tag::SubOp, min_size: 8, cases: &[
-        case(&[], "h", handle!(In, Type::Struct(&SEGMENT), Count::Field("nr_segments"))),
+        case(&[], "", handle!(In, Type::Struct(&SEGMENT), Count::Field("nr_segments"))),
     ] })),
     field("entry_maddr", Type::ADDRESS64),
 });

@@ -37,7 +37,7 @@ impl Background {
         let run = move || {
             let mut writer = SegmentWriter::default();
             for mut job in taken {
-                let written = writer.write(&target, job.number, &job.batch);
+                let written = writer.write(&target, job.number, &job.batch, true);
                 job.batch.clear();
                 if finished.send((job.batch, written)).is_err() {
                     return;

@@ -16,16 +16,20 @@
 mod background;
 mod batch;
 mod column;
+mod delta;
 mod error;
 mod losses;
 mod manifest;
 mod names;
+mod pack;
 mod pages;
 mod reader;
 mod recorder;
 mod rows;
 mod schema;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 pub use error::RecordingError;
 pub use losses::RecordedLoss;

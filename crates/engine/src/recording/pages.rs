@@ -1,11 +1,11 @@
-//! Buffers that hold a column in the form of its Parquet page, so that a flush has nothing left to encode.
+//! Buffers of column values, and how each becomes a Parquet page.
 //!
-//! - *Plain* values are little-endian words, or length-prefixed bytes, one after another.
-//! - *Bits* are booleans, and the definition levels of a nullable column: eight in a byte, the first lowest.
-//! - *Ids* point into a dictionary. They are 16 bits wide, which makes Parquet's bit packing the identity.
+//! - [`Longs`] are 64-bit integers, written as bit-packed differences ([`super::delta`]);
+//! - [`Blobs`] are bytes, kept in plain encoding: a length of 4 bytes before each;
+//! - [`Ids`] point into a [`Dictionary`], as few bits each as the dictionary's size needs;
+//! - [`Bits`] are booleans, and the definition levels of a nullable column: eight in a byte, the first lowest.
 
-/// Parquet's name for a value that is present, in a column that is nullable but not nested.
-const BIT_WIDTH_OF_LEVELS: u8 = 1;
+use super::pack::{pack, write_varint};
 
 /// A row of bits.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Bits {
         out.extend_from_slice(&[0; 4]);
         if self.ones == 0 || self.ones == self.len {
             write_varint(out, (self.len as u64) << 1);
-            out.push(u8::from(self.ones > 0) * BIT_WIDTH_OF_LEVELS);
+            out.push(u8::from(self.ones > 0));
         } else {
             write_varint(out, (self.len.div_ceil(8) as u64) << 1 | 1);
             self.write(out);
@@ -60,33 +60,85 @@ impl Bits {
     }
 }
 
-/// Values in plain encoding.
+/// 64-bit integers.
 #[derive(Debug, Default)]
-pub(super) struct Plain {
-    bytes: Vec<u8>,
+pub(super) struct Longs(pub(super) Vec<i64>);
+
+impl Longs {
+    #[inline]
+    pub(super) fn push(&mut self, value: i64) {
+        self.0.push(value);
+    }
 }
 
-impl Plain {
-    #[inline]
-    pub(super) fn push_i64(&mut self, value: i64) {
-        self.bytes.extend_from_slice(&value.to_le_bytes());
-    }
+/// Byte strings.
+#[derive(Debug, Default)]
+pub(super) struct Blobs(pub(super) Vec<u8>);
 
-    #[inline]
-    pub(super) fn push_u64(&mut self, value: u64) {
-        self.bytes.extend_from_slice(&value.to_le_bytes());
-    }
-
-    #[inline]
-    pub(super) fn push_u32(&mut self, value: u32) {
-        self.bytes.extend_from_slice(&value.to_le_bytes());
-    }
-
+impl Blobs {
     /// Bytes up to 4 GiB.
     #[inline]
-    pub(super) fn push_bytes(&mut self, value: &[u8]) {
-        self.push_u32(value.len() as u32);
-        self.bytes.extend_from_slice(value);
+    pub(super) fn push(&mut self, value: &[u8]) {
+        self.0.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(value);
+    }
+}
+
+/// Ids of dictionary entries.
+#[derive(Debug, Default)]
+pub(super) struct Ids(Vec<u16>);
+
+impl Ids {
+    #[inline]
+    pub(super) fn push(&mut self, id: u16) {
+        self.0.push(id);
+    }
+
+    /// Appends them as the values of a data page: bit width, then one run.
+    pub(super) fn write(&self, dictionary: &Dictionary, out: &mut Vec<u8>) {
+        let highest = dictionary.len().saturating_sub(1);
+        let width = (u16::BITS - highest.leading_zeros()).max(1);
+        out.push(width as u8);
+        if highest == 0 {
+            write_varint(out, (self.0.len() as u64) << 1);
+            out.push(0);
+            return;
+        }
+        let groups = self.0.len().div_ceil(8);
+        write_varint(out, (groups as u64) << 1 | 1);
+        let end = out.len() + groups * width as usize;
+        pack(out, self.0.iter().map(|id| u64::from(*id)), width);
+        out.resize(end, 0);
+    }
+}
+
+/// The distinct values of a column, in plain encoding.
+#[derive(Debug, Default)]
+pub(super) struct Dictionary {
+    bytes: Vec<u8>,
+    len: u16,
+}
+
+impl Dictionary {
+    /// The most entries that one can hold.
+    pub(super) const CAPACITY: u16 = u16::MAX;
+
+    /// Adds an entry and returns its id. The owner flushes before there are too many.
+    pub(super) fn add(&mut self, plain: &[u8]) -> u16 {
+        let id = self.len;
+        self.bytes.extend_from_slice(plain);
+        self.len = self.len.saturating_add(1);
+        id
+    }
+
+    /// As [`Dictionary::add`], for a string.
+    pub(super) fn add_text(&mut self, text: &str) -> u16 {
+        self.bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        self.add(text.as_bytes())
+    }
+
+    pub(super) const fn len(&self) -> u16 {
+        self.len
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -95,6 +147,31 @@ impl Plain {
 
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
+        self.len = 0;
+    }
+}
+
+/// What the buffers of values have in common.
+pub(super) trait Buffer {
+    /// Empties it; it keeps its memory.
+    fn clear(&mut self);
+}
+
+impl Buffer for Longs {
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Buffer for Blobs {
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Buffer for Ids {
+    fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -105,27 +182,31 @@ pub(super) struct Nullable<V> {
     pub(super) values: V,
 }
 
-impl Nullable<Plain> {
-    #[inline]
-    pub(super) fn push_i64(&mut self, value: Option<i64>) {
-        self.present.push(value.is_some());
-        if let Some(value) = value {
-            self.values.push_i64(value);
-        }
-    }
-
-    /// Bytes; none become null.
-    #[inline]
-    pub(super) fn push_bytes(&mut self, value: &[u8]) {
-        self.present.push(!value.is_empty());
-        if !value.is_empty() {
-            self.values.push_bytes(value);
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
+impl<V: Buffer> Buffer for Nullable<V> {
+    fn clear(&mut self) {
         self.present.clear();
         self.values.clear();
+    }
+}
+
+impl Nullable<Longs> {
+    #[inline]
+    pub(super) fn push(&mut self, value: Option<i64>) {
+        self.present.push(value.is_some());
+        if let Some(value) = value {
+            self.values.push(value);
+        }
+    }
+}
+
+impl Nullable<Blobs> {
+    /// Bytes; none become null.
+    #[inline]
+    pub(super) fn push(&mut self, value: &[u8]) {
+        self.present.push(!value.is_empty());
+        if !value.is_empty() {
+            self.values.push(value);
+        }
     }
 }
 
@@ -137,77 +218,4 @@ impl Nullable<Ids> {
             self.values.push(id);
         }
     }
-
-    pub(super) fn clear(&mut self) {
-        self.present.clear();
-        self.values.clear();
-    }
-}
-
-/// Ids of dictionary entries.
-#[derive(Debug, Default)]
-pub(super) struct Ids {
-    bytes: Vec<u8>,
-}
-
-impl Ids {
-    #[inline]
-    pub(super) fn push(&mut self, id: u16) {
-        self.bytes.extend_from_slice(&id.to_le_bytes());
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.bytes.clear();
-    }
-
-    /// Appends them as the values of a data page: bit width, then one bit-packed run.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        const GROUP_BYTES: usize = 8 * size_of::<u16>();
-        let groups = self.bytes.len().div_ceil(GROUP_BYTES);
-        out.push(u16::BITS as u8);
-        write_varint(out, (groups as u64) << 1 | 1);
-        out.extend_from_slice(&self.bytes);
-        out.resize(out.len() + groups * GROUP_BYTES - self.bytes.len(), 0);
-    }
-}
-
-/// The distinct strings of a column.
-#[derive(Debug, Default)]
-pub(super) struct Dictionary {
-    entries: Plain,
-    len: u16,
-}
-
-impl Dictionary {
-    /// The most entries that one can hold.
-    pub(super) const CAPACITY: u16 = u16::MAX;
-
-    /// Adds an entry and returns its id. The owner flushes before there are too many.
-    pub(super) fn add(&mut self, text: &str) -> u16 {
-        let id = self.len;
-        self.entries.push_bytes(text.as_bytes());
-        self.len = self.len.saturating_add(1);
-        id
-    }
-
-    pub(super) const fn len(&self) -> u16 {
-        self.len
-    }
-
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.entries.as_bytes()
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        self.len = 0;
-    }
-}
-
-fn write_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }

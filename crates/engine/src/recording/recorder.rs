@@ -16,6 +16,9 @@ use crate::call::{Call, CallSink, Loss};
 /// How often the manifest is replaced at most.
 const MANIFEST_INTERVAL: Duration = Duration::from_secs(1);
 
+/// If calls come faster than this one by one, the engine's own thread has no time to compress their memory.
+const BUSY_CALL: Duration = Duration::from_micros(1);
+
 /// When segments end and who writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecorderOptions {
@@ -191,14 +194,15 @@ impl Recorder {
     }
 
     fn flush(&mut self) -> Result<(), RecordingError> {
-        self.since = None;
+        let filled_in = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
         let rows = self.batch.rows as u64;
         if rows == 0 {
             return Ok(());
         }
         match &mut self.output {
             Output::Direct(writer) => {
-                writer.write(&self.dir, self.next, &self.batch)?;
+                let compress = filled_in >= self.batch.rows as u32 * BUSY_CALL;
+                writer.write(&self.dir, self.next, &self.batch, compress)?;
                 self.batch.clear();
             }
             Output::OwnThread(background) => background.submit(self.next, &mut self.batch)?,
@@ -235,7 +239,7 @@ impl Recorder {
     fn is_full(&self) -> bool {
         self.batch.rows >= self.options.segment_calls
             || self.batch.memory_bytes() >= self.options.segment_memory_bytes
-            || self.batch.names_are_full()
+            || self.batch.dictionaries_are_full()
     }
 }
 

@@ -4,7 +4,8 @@
 //!  "PAR1" │ column 1: [dictionary page] data page │ column 2 … │ footer │ footer's length │ "PAR1"
 //! ```
 //!
-//! One row group, one data page a column. The pages are ours (see [`super::pages`]), compressed with LZ4; page
+//! One row group, one data page a column. The pages are ours (see [`super::pages`]); only guest memory is
+//! compressed, if there is time: the other columns are dense already, and LZ4 costs half as much as all the rest. Page
 //! headers and the footer come from the `parquet` crate. A file is written under a name that starts with a dot
 //! and renamed when it is complete. There is no `fsync`: a killed engine loses nothing by that, and a machine
 //! that loses power may lose the last seconds.
@@ -25,6 +26,7 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::SchemaDescPtr;
 
 use super::batch::{Batch, Column, Values};
+use super::delta;
 use super::error::RecordingError;
 use super::pages::Dictionary;
 use super::schema::{FORMAT, VERSION, schema};
@@ -39,11 +41,19 @@ const PARQUET_VERSION: i32 = 1;
 #[derive(Debug, Default)]
 pub(super) struct SegmentWriter {
     page: Vec<u8>,
+    compress: bool,
 }
 
 impl SegmentWriter {
-    /// Writes `batch` as segment `number` of `dir`.
-    pub(super) fn write(&mut self, dir: &Path, number: u64, batch: &Batch) -> Result<(), RecordingError> {
+    /// Writes `batch` as segment `number` of `dir`, its guest memory compressed or not.
+    pub(super) fn write(
+        &mut self,
+        dir: &Path,
+        number: u64,
+        batch: &Batch,
+        compress: bool,
+    ) -> Result<(), RecordingError> {
+        self.compress = compress;
         let unfinished = unfinished_path(dir, number);
         let written = self.write_file(&unfinished, batch).and_then(|()| {
             let path = segment_path(dir, number);
@@ -102,7 +112,7 @@ impl SegmentWriter {
             (compressed + page.compressed_size, uncompressed + page.uncompressed_size)
         });
         let mut chunk = ColumnChunkMetaData::builder(schema.column(index))
-            .set_compression(Compression::LZ4_RAW)
+            .set_compression(self.compression(column))
             .set_encodings(vec![Encoding::RLE, Encoding::PLAIN, encoding(column)])
             .set_num_values(rows as i64)
             .set_total_compressed_size(compressed as i64)
@@ -115,6 +125,13 @@ impl SegmentWriter {
         chunk.build()
     }
 
+    const fn compression(&self, column: &Column<'_>) -> Compression {
+        match column.values {
+            Values::Blobs(_) if self.compress => Compression::LZ4_RAW,
+            _ => Compression::UNCOMPRESSED,
+        }
+    }
+
     fn write_dictionary(
         &mut self,
         pages: &mut SerializedPageWriter<'_, File>,
@@ -122,7 +139,7 @@ impl SegmentWriter {
     ) -> Result<PageWriteSpec, ParquetError> {
         let bytes = dictionary.as_bytes();
         let page = Page::DictionaryPage {
-            buf: block::compress(bytes).into(),
+            buf: bytes.to_vec().into(),
             num_values: u32::from(dictionary.len()),
             encoding: Encoding::PLAIN,
             is_sorted: false,
@@ -136,41 +153,43 @@ impl SegmentWriter {
         column: &Column<'_>,
         rows: usize,
     ) -> Result<PageWriteSpec, ParquetError> {
-        let bytes = page_bytes(&mut self.page, column);
+        write_page_bytes(&mut self.page, column);
+        let stored = match self.compression(column) {
+            Compression::LZ4_RAW => block::compress(&self.page),
+            _ => self.page.clone(),
+        };
         let page = Page::DataPage {
-            buf: block::compress(bytes).into(),
+            buf: stored.into(),
             num_values: rows as u32,
             encoding: encoding(column),
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
             statistics: None,
         };
-        pages.write_page(CompressedPage::new(page, bytes.len()))
+        pages.write_page(CompressedPage::new(page, self.page.len()))
     }
 }
 
 const fn encoding(column: &Column<'_>) -> Encoding {
     match column.values {
-        Values::Plain(_) | Values::Bits(_) => Encoding::PLAIN,
+        Values::Longs(_) => Encoding::DELTA_BINARY_PACKED,
+        Values::Blobs(_) | Values::Bits(_) => Encoding::PLAIN,
         Values::Ids(..) => Encoding::RLE_DICTIONARY,
     }
 }
 
-/// The bytes of a column's data page, put together in `scratch` if they are not in one piece.
-fn page_bytes<'a>(scratch: &'a mut Vec<u8>, column: &Column<'a>) -> &'a [u8] {
-    if let (None, Values::Plain(values)) = (column.levels, column.values) {
-        return values.as_bytes();
-    }
-    scratch.clear();
+/// Puts a column's data page together in `page`.
+fn write_page_bytes(page: &mut Vec<u8>, column: &Column<'_>) {
+    page.clear();
     if let Some(levels) = column.levels {
-        levels.write_levels(scratch);
+        levels.write_levels(page);
     }
     match column.values {
-        Values::Plain(values) => scratch.extend_from_slice(values.as_bytes()),
-        Values::Bits(bits) => bits.write(scratch),
-        Values::Ids(ids, _) => ids.write(scratch),
+        Values::Longs(values) => delta::write(&values.0, page),
+        Values::Blobs(values) => page.extend_from_slice(&values.0),
+        Values::Bits(bits) => bits.write(page),
+        Values::Ids(ids, dictionary) => ids.write(dictionary, page),
     }
-    scratch
 }
 
 fn write_footer(

@@ -1,0 +1,237 @@
+//! Calls of a toolstack, from made-up memory to text: which way things travel, and which member is live.
+
+use hypovisor_abi::Width;
+use hypovisor_abi::capture::{Phase, Registers, Segments, capture};
+use hypovisor_abi::decode::{Call, identify};
+use hypovisor_abi::fuzzing::{Copier, Rendered};
+use hypovisor_abi::xen::XEN;
+
+/// Memory in pieces.
+#[derive(Clone, Default)]
+struct Guest(Vec<(u64, Vec<u8>)>);
+
+impl Guest {
+    /// Later pieces lie on top of earlier ones.
+    fn with(&self, gva: u64, bytes: impl AsRef<[u8]>) -> Self {
+        let mut guest = self.clone();
+        guest.0.insert(0, (gva, bytes.as_ref().to_vec()));
+        guest
+    }
+
+    fn words(&self, gva: u64, words: &[u32]) -> Self {
+        self.with(gva, words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    fn copy(&self, registers: &Registers, phase: Phase) -> Vec<u8> {
+        let byte = |gva: u64| {
+            self.0.iter().find_map(|(start, bytes)| bytes.get(gva.checked_sub(*start)? as usize).copied())
+        };
+        let mut copier = Copier::new(byte);
+        capture(&XEN, registers, phase, &mut copier);
+        copier.out
+    }
+
+    /// Text of the call when it has made `after` of the memory.
+    fn text(&self, number: u64, args: &[u64], after: &Self) -> String {
+        let mut all = [0; 6];
+        all[..args.len()].copy_from_slice(args);
+        let registers = Registers { number, args: all, width: Width::Bits64 };
+        let (entry, exit) = (self.copy(&registers, Phase::Entry), after.copy(&registers, Phase::Exit));
+        let call = Call { registers, entry: Segments(&entry), exit: Segments(&exit) };
+        assert!(identify(&XEN, &call).sub_op.is_some(), "no sub-op");
+        Rendered::of(&XEN, &call).line
+    }
+}
+
+const SYSCTL: u64 = 35;
+const PLATFORM_OP: u64 = 7;
+
+/// A page of zeros, with these words in front: a command, a version, and the union.
+fn command(words: &[u32]) -> Guest {
+    Guest::default().with(0x1000, [0; 4096]).words(0x1000, words)
+}
+
+#[test]
+fn a_list_of_domains_is_as_long_as_xen_says() {
+    let before = command(&[6, 0x15, 0, 8, 0x5000, 0, 0xdead]);
+    let mut info = vec![0; 2 * 112];
+    info[112] = 3;
+    info[116] = 0x22;
+    let after = before.words(0x1018, &[2]).with(0x5000, info);
+    let text = before.text(SYSCTL, &[0x1000], &after);
+    assert!(text.starts_with(
+        "sysctl(u_sysctl={cmd=XEN_SYSCTL_getdomaininfolist, interface_version=0x15, \
+         getdomaininfolist={first_domain=0, max_domains=8, buffer=[{domain=0, flags=0, tot_pages=0,"
+    ));
+    assert!(text.contains("{domain=3, flags=XEN_DOMINF_hvm_guest|XEN_DOMINF_running,"), "{text}");
+    assert!(text.ends_with("], num_domains=2}})"), "{text}");
+}
+
+#[test]
+fn a_union_can_have_one_member_going_in_and_another_coming_out() {
+    let before = command(&[21, 0x15, 2, 0, 5, 0]);
+    let after = before.words(0x1010, &[30720, 0]);
+    let text = before.text(SYSCTL, &[0x1000], &after);
+    assert!(text.ends_with("flags=0x0, l3_cache={cpu=5, rsvd=0}, data=30720}})"), "{text}");
+    let running = before.text(SYSCTL, &[0x1000], &Guest::default());
+    assert!(running.ends_with("flags=0x0, l3_cache={cpu=5, rsvd=0}}})"), "{running}");
+}
+
+#[test]
+fn the_driver_says_what_a_governor_has() {
+    let before = command(&[12, 0x15, 0x11, 0]);
+    let at_driver = 0x1010 + 16 + 3 * 8;
+    let governor = before.with(at_driver, b"acpi-cpufreq").with(at_driver + 16 + 12 + 4, b"ondemand");
+    let text = before.text(SYSCTL, &[0x1000], &governor.words(0x1010 + 96, &[1, 2, 3, 4]));
+    assert!(text.contains("scaling_driver=\"acpi-cpufreq\""), "{text}");
+    assert!(text.contains("scaling_governor=\"ondemand\""), "{text}");
+    assert!(text.contains("ondemand={sampling_rate_max=1, sampling_rate_min=2"), "{text}");
+    let text = before.text(SYSCTL, &[0x1000], &before.with(at_driver, b"hwp"));
+    assert!(text.contains("scaling_driver=\"hwp\"") && text.contains("cppc_para={features=0"), "{text}");
+}
+
+#[test]
+fn a_live_patch_is_named_and_its_payload_counted() {
+    let words = [27, 0x15, 0, 0, 0x5000, 0, 4, 0, 6, 0, 0x6000, 0];
+    let before = command(&words).with(0x5000, b"fix\0").with(0x6000, b"\x7fELF12");
+    let text = before.text(SYSCTL, &[0x1000], &before);
+    assert!(text.ends_with(
+        "livepatch={cmd=XEN_SYSCTL_LIVEPATCH_UPLOAD, flags=0, upload={name={name=\"fix\\x00\", size=4}, \
+         size=6, payload=7f454c463132}}})"
+    ));
+}
+
+#[test]
+fn offlined_pages_have_a_status_each() {
+    let before = command(&[14, 0x15, 3, 0x100, 0x101, 0, 0x5000, 0]);
+    let after = before.words(0x5000, &[0x7ff2_0004, 0x2]);
+    let text = before.text(SYSCTL, &[0x1000], &after);
+    assert!(
+        text.ends_with(
+            "page_offline={cmd=sysctl_query_page_offline, start=0x100, end=0x101, \
+             status=[PG_OFFLINE_STATUS_ONLINE|owner:32754, PG_OFFLINE_STATUS_OFFLINED]}})"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn resource_entries_are_command_and_error() {
+    let before = command(&[61, 0x0300_0001, 1, 2, 0x5000, 0]).words(0x5000, &[0, 0, 0xc8d, 0, 0, 0]);
+    let after = before.words(0x5000, &[0xffff_fff3, 0, 0xc8d, 0, 0x99, 0]);
+    let text = before.text(PLATFORM_OP, &[0x1000], &after);
+    assert!(
+        text.ends_with(
+            "resource_op={nr_entries=1, cpu=2, entries=[{cmd=XEN_RESOURCE_OP_MSR_READ, ret=-EACCES, \
+             rsvd=0, idx=0xc8d, val=0x0->0x99}]}})"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_variable_of_the_firmware_has_a_wide_name() {
+    let words = [49, 0x0300_0001, 6, 0, 0, 0, 0x5000, 0, 4, 0, 0x6000, 0, 0x8be4_df61, 0xbeef_0001];
+    let before = command(&words).with(0x5000, b"B\0o\0o\0t\0\0\0");
+    let after = before.words(0x100c, &[7]).with(0x1020, [2]).with(0x6000, [0xaa, 0xbb]);
+    let text = before.text(PLATFORM_OP, &[0x1000], &after);
+    assert!(
+        text.contains("get_variable={name=\"Boot\", size=4->2, data=aabb, vendor_guid={data1=0x8be4df61,")
+    );
+    assert!(text.contains("misc=0->XEN_EFI_VARIABLE_NON_VOLATILE|"), "{text}");
+    assert!(text.contains(", status=0x0, "), "{text}");
+}
+
+#[test]
+fn processors_have_states_with_dependencies() {
+    // id, type, count, flags, states; a state's struct is 48 bytes.
+    let before = command(&[54, 0x0300_0001, 1, 0, 1, 0x4, 0x5000, 0])
+        .words(0x5000, &[0x7f, 1, 2, 1, 0xb0, 0, 2, 41, 200, 1, 0x6000, 0])
+        .words(0x6000, &[0, 0xfc, 4]);
+    let text = before.text(PLATFORM_OP, &[0x1000], &before);
+    assert!(text.contains("set_pminfo={id=1, type=XEN_PM_CX, power={count=1, flags=has_cst, states=[{reg={"));
+    assert!(text.contains("dp=[{domain=0, coord_type=0xfc, num=4}]}]}}})"), "{text}");
+}
+
+#[test]
+fn the_flags_of_a_fetch_mean_another_thing_on_the_way_back() {
+    let before = command(&[1, 0x01ec_c003, 1, 0, 0, 0, 0, 0]);
+    let after = before.words(0x1008, &[2]);
+    let text = before.text(48, &[0x1000], &after);
+    assert!(
+        text.ends_with("mc_fetch={flags=XEN_MC_NONURGENT, result=XEN_MC_NODATA, fetch_id=0, data=NULL}})"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_device_has_a_node_if_its_flags_say_so() {
+    let with_node = Guest::default().words(0x1000, &[0x0010_0000, 4, 0, 1]);
+    let text = with_node.text(33, &[25, 0x1000], &Guest::default());
+    assert!(text.ends_with("flags=XEN_PCI_DEV_PXM, physfn={bus=0x0, devfn=0x0}, optarr=[1]})"), "{text}");
+    let without = Guest::default().words(0x1000, &[0x0010_0000, 0, 0, 1]);
+    let text = without.text(33, &[25, 0x1000], &Guest::default());
+    assert!(text.ends_with("flags=0, physfn={bus=0x0, devfn=0x0}})"), "{text}");
+}
+
+#[test]
+fn messages_are_sent_in_pieces() {
+    let guest = Guest::default()
+        .words(0x1000, &[7, 1, 8, 2])
+        .words(0x2000, &[0x3000, 0, 2, 0, 0x4000, 0, 1, 0])
+        .with(0x3000, [1, 2])
+        .with(0x4000, [3]);
+    assert_eq!(
+        guest.text(39, &[3, 0x1000, 0x2000, 2, 0x10], &guest),
+        "argo_op(cmd=XEN_ARGO_OP_sendv, send_addr={src={aport=7, domain_id=1}, dst={aport=8, domain_id=2}}, \
+         iovs=[{iov_hnd=0102, iov_len=2}, {iov_hnd=03, iov_len=1}], niov=2, message_type=0x10)"
+    );
+    let before = Guest::default().words(0x1000, &[1, 0, 7, 1, 0xdead_beef, 64, 0xdead_beef]);
+    let after = before.words(0x1010, &[0x1]).words(0x1018, &[4096]);
+    let text = before.text(39, &[4, 0x1000], &after);
+    assert!(
+        text.contains(
+            "ring_data={nent=1, data=[{ring={aport=7, domain_id=1}, flags=XEN_ARGO_RING_EXISTS, \
+             space_required=64, max_message_size=4096}]}"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_parameter_is_read_with_its_contents() {
+    let before = Guest::default().with(0x1000, b"/params/ept\0").with(0x2000, [0xee; 64]);
+    let after = before.words(0x2000, &[0x2, 5, 0]).with(0x200c, b"pml=1");
+    let text = before.text(42, &[1, 0x1000, 12, 0x2000, 64], &after);
+    assert!(
+        text.ends_with(
+            "path=\"/params/ept\", path_len=12, data={type=XEN_HYPFS_TYPE_STRING, \
+             encoding=XEN_HYPFS_ENC_PLAIN, content_len=5, max_write_len=0, content=706d6c3d31}, data_len=64)"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_kernel_to_start_is_in_segments() {
+    let guest = Guest::default()
+        .words(0x1000, &[0x003e_0001, 1, 0x2000, 0, 0x10_0000, 0])
+        .words(0x2000, &[0x3000, 0, 2, 0, 0x20_0000, 0, 4096, 0])
+        .with(0x3000, [0x90, 0xc3]);
+    assert_eq!(
+        guest.text(37, &[4, 0x1000], &guest),
+        "kexec_op(cmd=KEXEC_CMD_kexec_load, args={type=KEXEC_TYPE_CRASH, arch=x86_64, nr_segments=1, \
+         segments=[{buf=90c3, buf_size=2, dest_maddr=0x200000, dest_size=4096}], entry_maddr=0x100000})"
+    );
+}
+
+#[test]
+fn modes_and_features_share_a_word() {
+    let before = Guest::default().words(0x1000, &[0, 0, 0xff, 0, 0, 0]);
+    let after = before.words(0x1000, &[0, 1, 1, 0]);
+    assert_eq!(
+        before.text(40, &[0, 0x1000], &after),
+        "xenpmu_op(op=XENPMU_mode_get, arg={version={maj=0, min=0->1}, \
+         val=XENPMU_MODE_SELF|XENPMU_MODE_HV|XENPMU_MODE_ALL|0xf8->XENPMU_MODE_SELF, vcpu=0})"
+    );
+}

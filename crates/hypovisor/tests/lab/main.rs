@@ -1,0 +1,9 @@
+//! Tests that boot the lab: real Xen, real guests, real QEMU, and the program as a user runs it.
+//!
+//! They need what `cargo xtask test` fetches. Each boots a machine of two vCPUs and 4 GiB, so one runs at a time.
+
+mod completeness;
+mod engine_killed;
+mod guests;
+mod support;
+mod wrong_input;

@@ -1,0 +1,82 @@
+//! `cargo xtask test`: everything that has to hold, with a single summary at the end.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+
+use crate::build::{self, Profile};
+
+/// What the lab tests boot: both versions of Xen and of QEMU.
+const LABS: [[&str; 2]; 3] = [["4.20", "10.0"], ["4.20", "11.1"], ["4.17", "10.0"]];
+
+pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
+    let hypovisor = build::hypovisor(Profile::Dev)?;
+    for [xen, qemu] in LABS {
+        build::run(std::process::Command::new(&hypovisor).args(["lab", "fetch", "--xen", xen, "--qemu", qemu]))?;
+    }
+    let totals = run_tests(filter)?;
+    writeln!(std::io::stdout(), "\n{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.ignored)?;
+    if totals.failed > 0 || !totals.success {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+/// Sums over all test programs.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    success: bool,
+}
+
+fn run_tests(filter: Option<&str>) -> anyhow::Result<Totals> {
+    let mut tests = build::cargo();
+    tests.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+    tests.args(filter);
+    let mut child = tests.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
+    let mut totals = Totals::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.context("cannot read what cargo test prints")?;
+            writeln!(std::io::stdout(), "{line}")?;
+            totals.add(&line);
+        }
+    }
+    totals.success = child.wait().context("cannot wait for cargo test")?.success();
+    Ok(totals)
+}
+
+impl Totals {
+    /// Counts a line like `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; …`.
+    fn add(&mut self, line: &str) {
+        let Some(rest) = line.strip_prefix("test result: ") else { return };
+        for part in rest.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let (Some(number), Some(what)) = (words.next(), words.next()) else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_of_all_test_programs_add_up() {
+        let mut totals = Totals::default();
+        totals.add("test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.25s");
+        totals.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out");
+        totals.add("test tests::passed ... ok");
+        assert_eq!(totals, Totals { passed: 7, failed: 3, ignored: 1, success: false });
+    }
+}
