@@ -5,7 +5,7 @@
 //! another, however the copying of the rings interleaves with them.
 
 use hypovisor_event::record::{Peek, Records};
-use hypovisor_event::ring::{Consumer, RingCounters};
+use hypovisor_event::ring::{COST_BUCKETS, Consumer, RingCounters};
 use hypovisor_machine::clock::now_ticks;
 
 use crate::call::CallSink;
@@ -61,6 +61,18 @@ impl Drain {
     /// What the sensor counted, per physical CPU.
     pub fn counters(&self) -> impl Iterator<Item = RingCounters> + '_ {
         self.rings.iter().map(|ring| ring.consumer.counters())
+    }
+
+    /// What hook hits took on all CPUs, as a histogram.
+    #[must_use]
+    pub fn cost_counts(&self) -> [u64; COST_BUCKETS] {
+        let mut sum = [0; COST_BUCKETS];
+        for ring in &self.rings {
+            for (sum, count) in sum.iter_mut().zip(ring.consumer.cost_counts()) {
+                *sum += count;
+            }
+        }
+        sum
     }
 
     /// Hands on what has happened until now.

@@ -10,7 +10,14 @@
 
 pub mod call;
 pub mod watch;
+pub mod event_json;
+pub mod event_line;
+pub mod stats;
+pub mod report;
 pub mod recording;
+#[cfg(test)]
+pub(crate) mod testing;
+mod utc;
 pub mod session;
 pub mod qmp;
 pub mod pairing;

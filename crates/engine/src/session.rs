@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hypovisor_event::control::{
     self, ControlError, FrameLayout, Hello, Hook, HookKind, Message, PROTOCOL, SensorState,
 };
-use hypovisor_event::ring::RingCounters;
+use hypovisor_event::ring::{RingCounters, median_cost_ticks};
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_l1::{DiscoverError, Image, ImageError, Layout, Profile, ProfileError, VmEntryKind};
 use hypovisor_machine::{Gva, RamLayout, VirtualMemory};
@@ -194,12 +194,10 @@ impl Session {
         self.drain.counters()
     }
 
-    /// What the sensor takes for one hook hit, in nanoseconds: the mean of the hits it measured.
+    /// What the sensor takes for one hook hit, in nanoseconds: the median of one hit in 64.
     #[must_use]
-    pub fn hit_cost_ns(&self) -> Option<f64> {
-        let sum = |part: fn(&RingCounters) -> u64| self.counters().map(|ring| part(&ring)).sum::<u64>();
-        let hits = sum(|ring| ring.sampled_hits);
-        (hits > 0).then(|| self.clock.duration_ns(sum(|ring| ring.sampled_ticks)) as f64 / hits as f64)
+    pub fn hit_cost_ns(&self) -> Option<u64> {
+        median_cost_ticks(&self.drain.cost_counts()).map(|ticks| self.clock.duration_ns(ticks))
     }
 
     /// Tells the sensor where L1's RAM is, and maps it here.

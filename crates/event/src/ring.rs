@@ -7,9 +7,8 @@
 //!   16   lost_calls                                     └──────────────┴──────────────┘
 //!   24   lost_results                                     a record never breaks at the end
 //!   32   waits     times the vCPU was held back
-//!   40   sampled   hook hits whose cost was measured
-//!   48   cost      ticks they took in sum
 //!   64   tail      bytes ever consumed   (consumer)
+//!   1024 cost      histogram of what hook hits took, [`COST_BUCKETS`] counts
 //! ```
 //!
 //! `head` and `tail` only grow; their difference is what is in flight. The producer publishes a record by
@@ -38,9 +37,8 @@ pub(crate) mod offset {
     pub(crate) const LOST_CALLS: usize = 16;
     pub(crate) const LOST_RESULTS: usize = 24;
     pub(crate) const WAITS: usize = 32;
-    pub(crate) const SAMPLED_HITS: usize = 40;
-    pub(crate) const SAMPLED_TICKS: usize = 48;
     pub(crate) const TAIL: usize = 64;
+    pub(crate) const COST: usize = 1024;
 }
 
 /// The two positions of a ring and the rules for moving them.
@@ -141,10 +139,12 @@ impl Producer {
         self.store(offset::WAITS, waits);
     }
 
-    /// Shows what watching costs: how many hook hits were measured, and how many ticks they took in sum.
-    pub fn show_cost(&self, hits: u64, ticks: u64) {
-        self.store(offset::SAMPLED_HITS, hits);
-        self.store(offset::SAMPLED_TICKS, ticks);
+    /// Counts a hook hit that took so many ticks.
+    pub fn count_cost(&self, ticks: u64) {
+        if let Some(count) = self.control.counter(offset::COST + 8 * cost_bucket(ticks)) {
+            // One writer: no other store can come in between.
+            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
     }
 
     fn store(&self, offset: usize, value: u64) {
@@ -165,10 +165,33 @@ pub struct RingCounters {
     pub lost_results: u64,
     /// Times the vCPU was held back because the ring was full.
     pub waits: u64,
-    /// Hook hits whose cost was measured.
-    pub sampled_hits: u64,
-    /// Ticks of L0's TSC that those took in sum.
-    pub sampled_ticks: u64,
+}
+
+/// Buckets of the cost histogram: four for every power of two of ticks.
+pub const COST_BUCKETS: usize = 256;
+
+/// The bucket that counts hits of so many ticks.
+fn cost_bucket(ticks: u64) -> usize {
+    let ticks = ticks.max(4);
+    let power = ticks.ilog2();
+    (power * 4) as usize + ((ticks >> (power - 2)) & 3) as usize
+}
+
+/// The lowest number of ticks that bucket counts, from the first bucket in use (8) on.
+fn bucket_start(bucket: usize) -> u64 {
+    let (power, quarter) = (bucket / 4, (bucket % 4) as u64);
+    if power < 2 { 0 } else { (4 + quarter) << (power - 2) }
+}
+
+/// The median of a cost histogram, in ticks; `None` if it is empty.
+#[must_use]
+pub fn median_cost_ticks(counts: &[u64; COST_BUCKETS]) -> Option<u64> {
+    let total: u64 = counts.iter().sum();
+    let mut below = 0;
+    counts.iter().enumerate().find_map(|(bucket, count)| {
+        below += count;
+        (total > 0 && 2 * below >= total).then(|| bucket_start(bucket))
+    })
 }
 
 /// The reading end.
@@ -239,9 +262,13 @@ impl Consumer {
             lost_calls: word(offset::LOST_CALLS),
             lost_results: word(offset::LOST_RESULTS),
             waits: word(offset::WAITS),
-            sampled_hits: word(offset::SAMPLED_HITS),
-            sampled_ticks: word(offset::SAMPLED_TICKS),
         }
+    }
+
+    /// The histogram of what hook hits took: see [`median_cost_ticks`].
+    #[must_use]
+    pub fn cost_counts(&self) -> [u64; COST_BUCKETS] {
+        std::array::from_fn(|bucket| self.control.word(offset::COST + 8 * bucket).unwrap_or(0))
     }
 }
 
@@ -276,6 +303,17 @@ mod tests {
             prop_assert_eq!(sent, received);
             prop_assert_eq!(consumer.waiting(), 0);
         }
+    }
+
+    #[test]
+    fn the_median_cost_is_found_within_a_quarter_of_a_power_of_two() {
+        let (producer, consumer) = ring();
+        assert_eq!(median_cost_ticks(&consumer.cost_counts()), None);
+        for ticks in [0, 90, 100, 110, u64::MAX] {
+            producer.count_cost(ticks);
+        }
+        let median = median_cost_ticks(&consumer.cost_counts()).unwrap();
+        assert!((96..=112).contains(&median), "{median}");
     }
 
     #[test]

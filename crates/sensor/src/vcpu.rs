@@ -91,8 +91,6 @@ pub struct VcpuSensor {
     next_sequence: u64,
     losses: Losses,
     hits: u64,
-    sampled_hits: u64,
-    sampled_ticks: u64,
 }
 
 impl VcpuSensor {
@@ -112,8 +110,6 @@ impl VcpuSensor {
             next_sequence: 0,
             losses: Losses::default(),
             hits: 0,
-            sampled_hits: 0,
-            sampled_ticks: 0,
         }
     }
 
@@ -130,9 +126,7 @@ impl VcpuSensor {
     fn measured_hit(&mut self, kind: HookKind, vcpu: &mut impl Vcpu) {
         let start = vcpu.now_ticks();
         self.hit(kind, vcpu);
-        self.sampled_hits += 1;
-        self.sampled_ticks += vcpu.now_ticks().saturating_sub(start);
-        self.producer.show_cost(self.sampled_hits, self.sampled_ticks);
+        self.producer.count_cost(vcpu.now_ticks().saturating_sub(start));
     }
 
     fn hit(&mut self, kind: HookKind, vcpu: &mut impl Vcpu) {

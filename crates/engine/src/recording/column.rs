@@ -39,6 +39,11 @@ impl Source<'_> {
         if column.physical_type() != T::get_physical_type() || !flat {
             return Err(format!("column {name} has another type").into());
         }
+        let chunk = self.0.metadata().column(index);
+        let first = chunk.dictionary_page_offset().unwrap_or(0).min(chunk.data_page_offset());
+        if first < 0 || chunk.compressed_size() < 0 {
+            return Err(format!("column {name} is nowhere in the file").into());
+        }
         let reader = get_typed_column_reader(self.0.get_column_reader(index)?);
         Ok(Reader {
             name,

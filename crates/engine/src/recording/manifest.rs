@@ -14,7 +14,7 @@ use super::schema::{FORMAT, VERSION};
 const UNFINISHED_MANIFEST: &str = ".recording.json.tmp";
 
 /// What is known about a recording as a whole. A field that is missing reads as empty.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Manifest {
     /// Name of the format.
@@ -45,8 +45,9 @@ pub struct Manifest {
     pub plugin_api: u32,
     /// Number of L1's CPUs.
     pub vcpus: u32,
-    /// What the sensor took for one hook hit (a call has two), in nanoseconds: the mean of one in 64.
-    pub hit_cost_ns: Option<f64>,
+    /// What the sensor took for one hook hit (a call has two), in nanoseconds: the median of one hit
+    /// in 64.
+    pub hit_cost_ns: Option<u64>,
     /// The domains seen.
     pub domains: Vec<Domain>,
     /// Counters of each of L1's CPUs, by number.

@@ -38,6 +38,9 @@ pub use reader::{Calls, Recording};
 pub use recorder::{Recorder, RecorderOptions};
 pub use rows::RecordedCall;
 
+pub(crate) use batch::{mode_name, outcome_name};
+pub(crate) use names::{call_name, errno_name};
+
 use std::path::{Path, PathBuf};
 
 /// The manifest's file name.

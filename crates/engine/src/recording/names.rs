@@ -164,7 +164,7 @@ const fn is_full(dictionary: &Dictionary) -> bool {
 }
 
 /// A hypercall's name: the table's, or `hypercall_N`.
-pub(super) fn call_name(number: u64) -> String {
+pub(crate) fn call_name(number: u64) -> String {
     match xen::XEN.call(number) {
         Some(call) => call.name.to_owned(),
         None => format!("hypercall_{number}"),
