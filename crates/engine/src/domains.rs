@@ -25,28 +25,30 @@ pub enum DomainKind {
     Hvm,
     /// Not known.
     #[default]
+    #[serde(other)]
     Unknown,
 }
 
 impl DomainKind {
-    /// `pv`, `pvh`, `hvm` or `unknown`.
+    /// The name, as Xen's users write it.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Pv => "pv",
-            Self::Pvh => "pvh",
-            Self::Hvm => "hvm",
+            Self::Pv => "PV",
+            Self::Pvh => "PVH",
+            Self::Hvm => "HVM",
             Self::Unknown => "unknown",
         }
     }
 }
 
 /// One domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Domain {
     /// Its id.
     pub id: u16,
-    /// Its name; `dom` and its id if nobody told.
+    /// Its name; `dom` and its id if nobody told. Whoever named the domain chose it: untrusted text.
     pub name: String,
     /// Its kind.
     #[serde(rename = "type")]

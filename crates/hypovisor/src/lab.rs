@@ -15,7 +15,6 @@ use hypovisor_lab::{
 };
 
 use crate::cli::{DomuArg, FetchArgs, LabRunArgs, QemuArg, XenArg};
-use crate::live::Live;
 use crate::output::Output;
 use crate::run;
 use crate::signals::StopRequest;

@@ -3,9 +3,11 @@
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
+use hypovisor_abi::text::Detail;
 use hypovisor_engine::call::{Call, CallSink, Loss};
 use hypovisor_engine::recording::{Manifest, Recorder, RecorderOptions};
 use hypovisor_engine::session::Session;
+use hypovisor_engine::{event_json, event_line};
 use hypovisor_l1::SymbolSource;
 
 use crate::live::Live;
@@ -54,11 +56,6 @@ impl Output {
         Self { target, live: Live::new(live), events: 0, line: String::new() }
     }
 
-    /// Calls taken so far.
-    pub(crate) const fn events(&self) -> u64 {
-        self.events
-    }
-
     /// To be called a few times a second at least: draws, flushes, keeps the manifest up to date.
     pub(crate) fn tick(&mut self, session: &Session) -> anyhow::Result<()> {
         self.live.tick(session, self.events);
@@ -96,12 +93,14 @@ impl CallSink for Output {
             Target::Recording(recorder) => recorder.call(call)?,
             Target::Text(out) => {
                 self.line.clear();
-                hypovisor_abi::text::write_call(&mut self.line, &hypovisor_abi::xen::XEN, &call.captured(), hypovisor_abi::text::Detail::Line); self.line.push('\n');
+                event_line::write_line(&mut self.line, call, Detail::Line);
+                self.line.push('\n');
                 out.write_all(self.line.as_bytes())?;
             }
             Target::Json(out) => {
                 self.line.clear();
-                hypovisor_abi::json::write_arguments(&mut self.line, &hypovisor_abi::xen::XEN, &call.captured()); self.line.push('\n');
+                event_json::write_line(&mut self.line, call, None);
+                self.line.push('\n');
                 out.write_all(self.line.as_bytes())?;
             }
             Target::Nothing => {}
@@ -130,7 +129,7 @@ fn describe(session: &Session, manifest: &mut Manifest) {
         };
     }
     manifest.hit_cost_ns = session.hit_cost_ns();
-    manifest.domains = note.domains.iter().map(|d| hypovisor_engine::recording::Domain{ id: d.id, name: d.name.clone(), kind: Default::default() }).collect();
+    manifest.domains = note.domains.iter().cloned().collect();
     for (pcpu, counters) in session.counters().enumerate() {
         let shown = manifest.pcpu_mut(pcpu as u32);
         (shown.lost_calls, shown.lost_results) = (counters.lost_calls, counters.lost_results);

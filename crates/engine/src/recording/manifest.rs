@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::MANIFEST;
 use super::error::RecordingError;
 use super::schema::{FORMAT, VERSION};
+use crate::domains::Domain;
 
 const UNFINISHED_MANIFEST: &str = ".recording.json.tmp";
 
@@ -67,48 +68,6 @@ pub enum State {
     Running,
     /// It ended in order.
     Complete,
-}
-
-/// A domain of L1.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Domain {
-    /// Its id.
-    pub id: u16,
-    /// Its name, if it is known. Whoever named the domain chose it.
-    pub name: String,
-    /// What kind of guest it is.
-    #[serde(rename = "type")]
-    pub kind: DomainType,
-}
-
-/// Kind of a guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DomainType {
-    /// Paravirtualized.
-    Pv,
-    /// Hardware-assisted, without a device model.
-    Pvh,
-    /// Hardware-assisted.
-    Hvm,
-    /// Not known.
-    #[default]
-    #[serde(other)]
-    Unknown,
-}
-
-impl DomainType {
-    /// The name, as Xen's users write it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pv => "PV",
-            Self::Pvh => "PVH",
-            Self::Hvm => "HVM",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// Counters of one of L1's CPUs.

@@ -33,7 +33,7 @@ mod tests;
 
 pub use error::RecordingError;
 pub use losses::RecordedLoss;
-pub use manifest::{Domain, DomainType, Manifest, PcpuCounters, State};
+pub use manifest::{Manifest, PcpuCounters, State};
 pub use reader::{Calls, Recording};
 pub use recorder::{Recorder, RecorderOptions};
 pub use rows::RecordedCall;

@@ -279,7 +279,7 @@ fn manifests_of_others_are_refused() {
     let later = open(r#"{"format":"hypovisor-recording","version":9}"#);
     assert!(matches!(later, Err(RecordingError::Version { found: 9, known: 1, .. })));
     let sparse = open(r#"{"format":"hypovisor-recording","version":1,"domains":[{"id":1,"type":"later"}],"new":0}"#);
-    assert_eq!(sparse.unwrap().domains[0].kind, DomainType::Unknown);
+    assert_eq!(sparse.unwrap().domains[0].kind, DomainKind::Unknown);
 }
 
 #[test]

@@ -27,14 +27,14 @@ pub(super) fn escape(text: &str) -> String {
 pub(super) fn open_svg(out: &mut String, height: f64, label: &str) {
     let _ = writeln!(
         out,
-        "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{}\">",
+        "<div class=\"scroll\"><svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{}\">",
         escape(label)
     );
 }
 
 /// Ends a drawing.
 pub(super) fn close_svg(out: &mut String) {
-    out.push_str("</svg>\n");
+    out.push_str("</svg></div>\n");
 }
 
 /// A straight line.

@@ -107,7 +107,7 @@ fn write_sections(out: &mut String, stats: &Stats, summary: &Summary, palette: &
 mod tests {
     use super::*;
     use crate::call::{Call, Outcome};
-    use crate::recording::{Domain, DomainType};
+    use crate::domains::{Domain, DomainKind};
     use crate::testing::call;
 
     const HOSTILE: &str = "</title><script>alert(1)</script>\"'&";
@@ -120,7 +120,7 @@ mod tests {
             xen_version: HOSTILE.to_owned(),
             profile_source: HOSTILE.to_owned(),
             qemu_command: vec![HOSTILE.to_owned()],
-            domains: vec![Domain { id: 3, name: HOSTILE.to_owned(), kind: DomainType::Hvm }],
+            domains: vec![Domain { id: 3, name: HOSTILE.to_owned(), kind: DomainKind::Hvm }],
             ..Manifest::default()
         };
         let page = html(&manifest, &stats);

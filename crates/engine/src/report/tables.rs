@@ -40,8 +40,8 @@ pub(super) fn write_failures(out: &mut String, summary: &Summary, palette: &Pale
     }
     out.push_str(
         "<p class=\"soft\">Calls that returned an errno, with the first of each kind.</p>\n\
-         <div class=\"scroll\"><table>\n<tr><th>Domain</th><th>Error</th><th class=\"number\">Count</th>\
-         <th>First such call</th></tr>\n",
+         <div class=\"scroll\"><table>\n<tr><th>Domain</th><th>Call</th><th>Error</th>\
+         <th class=\"number\">Count</th><th>First such call</th></tr>\n",
     );
     for failure in summary.failures.iter().take(SHOWN_FAILURES) {
         write_failure(out, failure, palette);
@@ -57,9 +57,10 @@ fn write_failure(out: &mut String, failure: &FailureSummary, palette: &Palette) 
     let class = palette.class(palette.place(failure.domain));
     let _ = writeln!(
         out,
-        "<tr><td class=\"nowrap\"><span class=\"swatch {class}\"></span>{}</td><td>{}</td>\
+        "<tr><td class=\"nowrap\"><span class=\"swatch {class}\"></span>{}</td><td class=\"mono example\">{}</td><td>{}</td>\
          <td class=\"number\">{}</td><td class=\"mono example\">{}</td></tr>",
         failure.domain,
+        escape(failure.sub_op.as_deref().unwrap_or(&failure.hypercall)),
         escape(&failure.errno),
         units::count(failure.count),
         escape(&super::markup::shorten(&failure.example, EXAMPLE_CHARACTERS)),

@@ -77,7 +77,7 @@ impl Rates {
 }
 
 fn write_axes(out: &mut String, rates: &Rates) {
-    let distance = step(rates.top(), 4.0);
+    let distance = step(rates.top(), 5.0);
     let mut rate = 0.0;
     while rate <= rates.top() {
         let y = rates.y(rate);

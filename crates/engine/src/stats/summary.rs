@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{FailureKey, Stats, counted_name};
-use crate::recording::{DomainType, Manifest};
+use crate::domains::DomainKind;
+use crate::recording::Manifest;
 
 /// The figures of a recording.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub struct DomainSummary {
     pub name: String,
     /// What kind of guest it is.
     #[serde(rename = "type")]
-    pub kind: DomainType,
+    pub kind: DomainKind,
     /// Its events, continuations included.
     pub events: u64,
     /// Those that ended in an errno.

@@ -90,7 +90,8 @@ fn write_rows<const N: usize>(out: &mut String, heads: [&str; N], align: &str, r
 mod tests {
     use super::*;
     use crate::call::{Call, CallId, Outcome};
-    use crate::recording::{Domain, DomainType, Manifest};
+    use crate::domains::{Domain, DomainKind};
+    use crate::recording::Manifest;
     use crate::stats::Stats;
     use crate::testing::call;
 
@@ -103,7 +104,7 @@ mod tests {
         stats.add(&preempted);
         let continues = Some(CallId { pcpu: 1, sequence: 7 });
         stats.add(&Call { continues, outcome: Outcome::Returned(-22), ..preempted });
-        let domain = Domain { id: 3, name: "evil\u{1b}[31m".to_owned(), kind: DomainType::Pv };
+        let domain = Domain { id: 3, name: "evil\u{1b}[31m".to_owned(), kind: DomainKind::Pv };
         let end_time_ns = 12_300_000_000;
         let manifest = Manifest {
             xen_version: "4.17.5".to_owned(),
