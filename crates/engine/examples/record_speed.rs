@@ -50,7 +50,15 @@ fn sample(random: &mut Random) -> Sample {
     let number = CALLS[random.below(8) as usize];
     let failed = random.below(50) == 0;
     Sample {
-        caller: Caller { domain, vcpu: 0, mode: CallerMode::Pv64, cpl: 3, cs: 0xe033, rip, rsp: address & !7 },
+        caller: Caller {
+            domain,
+            vcpu: 0,
+            mode: CallerMode::Pv64,
+            cpl: 3,
+            cs: 0xe033,
+            rip,
+            rsp: address & !7,
+        },
         registers: Registers {
             number,
             args: [random.below(10), address, random.below(4), 0x7ff0, 0, random.next()],
@@ -77,7 +85,11 @@ fn memory(random: &mut Random, gva: u64) -> Vec<u8> {
     segment
 }
 
-fn record(recorder: &mut Recorder, samples: &[Sample], events: u64) -> Result<(), Box<dyn std::error::Error>> {
+fn record(
+    recorder: &mut Recorder,
+    samples: &[Sample],
+    events: u64,
+) -> Result<(), Box<dyn std::error::Error>> {
     for event in 0..events {
         let sample = &samples[(event.wrapping_mul(2654435761) >> 7) as usize % samples.len()];
         let call = Call {
@@ -143,7 +155,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("recorded:         {} calls in {} segments", manifest.events, manifest.segments);
     println!("feeding:          {:.2} M calls/s", events as f64 / fed.as_secs_f64() / 1e6);
     println!("until finished:   {:.2} M calls/s", events as f64 / whole.as_secs_f64() / 1e6);
-    println!("thread's own time: {:.2} M calls/s, {:.0} ns a call", events as f64 / ran / 1e6, ran * 1e9 / events as f64);
+    println!(
+        "thread's own time: {:.2} M calls/s, {:.0} ns a call",
+        events as f64 / ran / 1e6,
+        ran * 1e9 / events as f64
+    );
     println!("on disk:          {:.1} bytes a call", bytes as f64 / events as f64);
     println!("peak RSS writing: {}", peak_rss());
     if chosen("write-only") {
@@ -151,7 +167,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let started = Instant::now();
     let read = recording.calls()?.try_fold(0_u64, |count, call| call.map(|_| count + 1))?;
-    println!("read back:        {read} calls, {:.2} M calls/s", read as f64 / started.elapsed().as_secs_f64() / 1e6);
+    println!(
+        "read back:        {read} calls, {:.2} M calls/s",
+        read as f64 / started.elapsed().as_secs_f64() / 1e6
+    );
     println!("peak RSS in all:  {}", peak_rss());
     Ok(())
 }

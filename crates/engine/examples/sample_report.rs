@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use hypovisor_abi::Width;
 use hypovisor_abi::capture::Registers;
 use hypovisor_engine::call::{Call, CallId, CallSink as _, Loss, Outcome};
-use hypovisor_engine::recording::{Domain, DomainType, Manifest, Recorder, RecorderOptions, Recording};
+use hypovisor_engine::domains::{Domain, DomainKind};
+use hypovisor_engine::recording::{Manifest, Recorder, RecorderOptions, Recording};
 use hypovisor_engine::report;
 use hypovisor_engine::stats::{Stats, table};
 use hypovisor_event::record::{Caller, CallerMode};
@@ -65,16 +66,20 @@ impl Random {
 
 fn domains() -> Vec<Domain> {
     let names = [
-        ("Domain-0", DomainType::Pv),
-        ("web-frontend", DomainType::Pvh),
-        ("postgres-primary", DomainType::Pv),
-        ("windows-build-agent-with-a-long-name", DomainType::Hvm),
-        ("<b>evil</b> & \"co\"", DomainType::Pv),
-        ("cache", DomainType::Pvh),
-        ("mail", DomainType::Pvh),
-        ("idle-test", DomainType::Unknown),
+        ("Domain-0", DomainKind::Pv),
+        ("web-frontend", DomainKind::Pvh),
+        ("postgres-primary", DomainKind::Pv),
+        ("windows-build-agent-with-a-long-name", DomainKind::Hvm),
+        ("<b>evil</b> & \"co\"", DomainKind::Pv),
+        ("cache", DomainKind::Pvh),
+        ("mail", DomainKind::Pvh),
+        ("dom7", DomainKind::Unknown),
     ];
-    let domain = |(id, (name, kind)): (usize, (&str, DomainType))| Domain { id: id as u16, name: name.to_owned(), kind };
+    let domain = |(id, (name, kind)): (usize, (&str, DomainKind))| Domain {
+        id: id as u16,
+        name: name.to_owned(),
+        kind,
+    };
     names.into_iter().enumerate().map(domain).collect()
 }
 
@@ -83,9 +88,27 @@ fn load(domain: u16, at: f64) -> f64 {
     match domain {
         0 => 3.0 + (at * 20.0).sin(),
         1 => 2.0 * (at * 6.0).sin().abs(),
-        2 => if (0.3..0.6).contains(&at) { 6.0 } else { 0.8 },
-        3 => if at > 0.5 { 1.5 } else { 0.0 },
-        4 => if (0.8..0.83).contains(&at) { 9.0 } else { 0.05 },
+        2 => {
+            if (0.3..0.6).contains(&at) {
+                6.0
+            } else {
+                0.8
+            }
+        }
+        3 => {
+            if at > 0.5 {
+                1.5
+            } else {
+                0.0
+            }
+        }
+        4 => {
+            if (0.8..0.83).contains(&at) {
+                9.0
+            } else {
+                0.05
+            }
+        }
         5 => 0.4,
         6 => 0.2,
         _ => 0.02,
@@ -106,10 +129,22 @@ fn record(recorder: &mut Recorder, random: &mut Random) -> Result<(), Box<dyn st
             id: CallId { pcpu: (sequence % 4) as u32, sequence: sequence / 4 },
             time_ns: START_NS + (time * SPAN_NS) as i64,
             duration_ns: Some(duration as u64),
-            caller: Caller { domain, vcpu: 0, mode: CallerMode::Pv64, cpl: 3, cs: 0xe033, rip: 0xffff_ffff_8100_13aa, rsp: 0 },
+            caller: Caller {
+                domain,
+                vcpu: 0,
+                mode: CallerMode::Pv64,
+                cpl: 3,
+                cs: 0xe033,
+                rip: 0xffff_ffff_8100_13aa,
+                rsp: 0,
+            },
             parent: None,
             continues: None,
-            registers: Registers { number, args: [first, 0x7ffe_1000, 2, 0x7ff0, 0, 0], width: Width::Bits64 },
+            registers: Registers {
+                number,
+                args: [first, 0x7ffe_1000, 2, 0x7ff0, 0, 0],
+                width: Width::Bits64,
+            },
             entry_segments: &[],
             exit_segments: &[],
             cut: false,
@@ -126,7 +161,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manifest = Manifest {
         xen_version: "4.17.5".to_owned(),
         profile_source: "symbols of xen-syms-4.17-amd64.map, checked against memory".to_owned(),
-        qemu_command: ["qemu-system-x86_64", "-machine", "q35", "-cpu", "EPYC", "-smp", "4", "-m", "4G"].map(str::to_owned).into(),
+        qemu_command: ["qemu-system-x86_64", "-machine", "q35", "-cpu", "EPYC", "-smp", "4", "-m", "4G"]
+            .map(str::to_owned)
+            .into(),
         plugin_api: 4,
         vcpus: 4,
         domains: domains(),

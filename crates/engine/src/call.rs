@@ -18,6 +18,8 @@ pub struct CallId {
 pub enum Outcome {
     /// It returned this value (RAX as the guest sees it).
     Returned(i64),
+    /// The guest goes on at another place, with other registers: `iret` has no result.
+    Resumed,
     /// Xen preempted it and has the guest issue it again; the re-issued call is its continuation.
     Preempted,
     /// No return was seen: L1 crashed or stopped in it, the domain was destroyed, or the result was lost.
@@ -30,7 +32,7 @@ impl Outcome {
     pub const fn result(self) -> Option<i64> {
         match self {
             Self::Returned(result) => Some(result),
-            Self::Preempted | Self::Unfinished => None,
+            Self::Resumed | Self::Preempted | Self::Unfinished => None,
         }
     }
 

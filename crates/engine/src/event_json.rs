@@ -44,7 +44,11 @@ fn write_caller(out: &mut String, call: &Call<'_>, domain_name: Option<&str>) {
     let name = serde_json::to_string(&domain_name).unwrap_or_default();
     let _ = write!(out, ",\"domain\":{},\"domain_name\":{name},\"vcpu\":{}", caller.domain, caller.vcpu);
     let _ = write!(out, ",\"mode\":\"{}\",\"cpl\":{}", mode_name(caller.mode), caller.cpl);
-    let _ = write!(out, ",\"cs\":\"{:#x}\",\"rip\":\"{:#x}\",\"rsp\":\"{:#x}\"", caller.cs, caller.rip, caller.rsp);
+    let _ = write!(
+        out,
+        ",\"cs\":\"{:#x}\",\"rip\":\"{:#x}\",\"rsp\":\"{:#x}\"",
+        caller.cs, caller.rip, caller.rsp
+    );
 }
 
 fn write_what(out: &mut String, call: &Call<'_>) {

@@ -36,6 +36,7 @@ pub fn write_call(out: &mut String, call: &Call<'_>, detail: Detail) {
     out.push_str(" = ");
     match call.outcome {
         Outcome::Returned(result) => text::write_result(out, &xen::XEN, &captured, result),
+        Outcome::Resumed => out.push_str("? (resumed elsewhere)"),
         Outcome::Preempted => out.push_str("? (preempted)"),
         Outcome::Unfinished => out.push_str("? (unfinished)"),
     }
@@ -69,7 +70,10 @@ mod tests {
     #[test]
     fn a_line_says_when_who_where_what_and_how() {
         let sched_yield = call(29, [0; 6], Outcome::Returned(0));
-        assert_eq!(line(&sched_yield), "22:13:20.000123 dom3.v0  cpu1  sched_op(cmd=SCHEDOP_yield) = 0 <14.2us>");
+        assert_eq!(
+            line(&sched_yield),
+            "22:13:20.000123 dom3.v0  cpu1  sched_op(cmd=SCHEDOP_yield) = 0 <14.2us>"
+        );
         let failed = Call { outcome: Outcome::Returned(-1), duration_ns: Some(999), ..sched_yield };
         assert!(line(&failed).ends_with(" = -EPERM <999ns>"), "{}", line(&failed));
     }

@@ -20,6 +20,8 @@ use crate::clock::Clock;
 
 /// `__HYPERVISOR_multicall` (Xen public/xen.h).
 const MULTICALL: u64 = 13;
+/// `__HYPERVISOR_iret` (Xen public/xen.h): RAX afterwards is what the guest had pushed, not a result.
+const IRET: u64 = 23;
 /// Inner calls held until their multicall returns; beyond this they are handed on before it.
 const MAX_HELD: usize = 4096;
 /// Preempted calls remembered per vCPU of a domain; more than one only if interrupts nest.
@@ -251,6 +253,7 @@ impl Held {
         let outcome = match self.exit {
             None => Outcome::Unfinished,
             Some(exit) if exit.reissue.is_some() || self.preempted => Outcome::Preempted,
+            Some(_) if entry.number == IRET => Outcome::Resumed,
             Some(exit) => Outcome::Returned(exit.result),
         };
         let elapsed = self.exit.map(|exit| exit.time_ticks.saturating_sub(entry.time_ticks));

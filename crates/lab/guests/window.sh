@@ -3,11 +3,11 @@
 #
 #   1  pins each of dom0's vCPUs to the pCPU of its number, so that marks reach every pCPU
 #   2  starts xentrace into FILE, and waits until it traces
-#   3  makes mark 1 on every vCPU          hcall --mark: sched_op(0x48590001), which Xen's trace shows with its command
+#   3  makes mark 3 on every vCPU          hcall --mark: sched_op(0x48590003), which Xen's trace shows with its command
 #   4  runs the command, its output on standard error
-#   5  makes mark 2 on every vCPU, stops xentrace
+#   5  makes mark 4 on every vCPU, stops xentrace
 #
-# What happened on a pCPU between its two marks is the witness. Exit code: the command's, or 3 when there is no trace.
+# What happened on a pCPU between its marks 3 and 4 is the witness (1 and 2 belong to the guests). Exit code: the command's, or 3 when there is no trace.
 # To get FILE out of the machine: `gzip -c FILE` as the only thing on standard output, which reaches the host byte for byte.
 #
 # Settings, by variables:
@@ -45,10 +45,10 @@ until [ -s "$file" ]; do
     usleep 50000
 done
 
-mark_all 1
+mark_all 3
 "$@" >&2
 code=$?
-mark_all 2
+mark_all 4
 kill -INT $tracer
 wait $tracer
 exit $code

@@ -36,7 +36,7 @@
  * sched_op, because its command is one of the few arguments that Xen's own trace records. */
 #define MARK_COMMAND 0x48590000u
 #define MARK_BEGIN 1
-#define MARK_END 2
+#define MARK_END 2 /* the fences of window.sh are 3 and 4 */
 
 /* What a PV guest is started with; RSI points at it. */
 struct start_info {

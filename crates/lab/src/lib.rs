@@ -28,6 +28,7 @@ mod cpio;
 mod dom0;
 mod ext4;
 mod fetch;
+pub mod guests;
 mod initrd;
 mod machine;
 mod notice;
@@ -38,6 +39,7 @@ mod spawn;
 mod stamp;
 mod tree;
 mod work;
+pub mod xentrace;
 
 pub use bundle::{Bundle, QemuVersion, XenVersion};
 pub use cache::{CacheError, Lab};

@@ -11,7 +11,7 @@ use crate::call::{Call, Outcome};
 /// Names of caller modes, by `CallerMode as u8`.
 pub(super) const MODES: [&str; 4] = ["pv64", "pv32", "hvm64", "hvm32"];
 /// Names of outcomes, by [`outcome_id`].
-pub(super) const OUTCOMES: [&str; 3] = ["returned", "preempted", "unfinished"];
+pub(super) const OUTCOMES: [&str; 4] = ["returned", "preempted", "unfinished", "resumed"];
 
 /// How a mode is spelt in recordings and events.
 #[must_use]
@@ -30,6 +30,7 @@ const fn outcome_id(outcome: Outcome) -> u16 {
         Outcome::Returned(_) => 0,
         Outcome::Preempted => 1,
         Outcome::Unfinished => 2,
+        Outcome::Resumed => 3,
     }
 }
 

@@ -122,7 +122,8 @@ impl Calls {
             // In this order: a segment that appears before the end is not missed.
             let running = Manifest::read(&self.dir)?.is_being_written();
             let last = self.last;
-            self.segments = list_segments(&self.dir)?.into_iter().filter(|(number, _)| *number > last).collect();
+            self.segments =
+                list_segments(&self.dir)?.into_iter().filter(|(number, _)| *number > last).collect();
             if self.segments.is_empty() {
                 if !running {
                     return Ok(None);
@@ -155,6 +156,7 @@ impl Iterator for Calls {
 pub(super) fn count(dir: &Path) -> Result<(u64, u64, u64), RecordingError> {
     let segments = list_segments(dir)?;
     let last = segments.last().map_or(0, |(number, _)| *number);
-    let calls = segments.iter().filter_map(|(_, path)| SegmentReader::open(path).ok()).map(|s| s.rows()).sum();
+    let calls =
+        segments.iter().filter_map(|(_, path)| SegmentReader::open(path).ok()).map(|s| s.rows()).sum();
     Ok((last, segments.len() as u64, calls))
 }

@@ -203,9 +203,7 @@ impl Columns {
 
     fn continues(&mut self) -> Result<Option<CallId>, Malformed> {
         match (self.continues_pcpu.next(), self.continues_sequence.next()) {
-            (Some(pcpu), Some(sequence)) => {
-                Ok(Some(CallId { pcpu: pcpu as u32, sequence: sequence as u64 }))
-            }
+            (Some(pcpu), Some(sequence)) => Ok(Some(CallId { pcpu: pcpu as u32, sequence: sequence as u64 })),
             (None, None) => Ok(None),
             _ => Err("a continuation names half a call".into()),
         }
@@ -239,6 +237,7 @@ impl Columns {
             (Some(0), Some(result)) => Ok(Outcome::Returned(result)),
             (Some(1), None) => Ok(Outcome::Preempted),
             (Some(2), None) => Ok(Outcome::Unfinished),
+            (Some(3), None) => Ok(Outcome::Resumed),
             (Some(_), _) => Err("an outcome does not match its result".into()),
             (None, _) => Err(format!("unknown outcome {name}").into()),
         }

@@ -144,7 +144,10 @@ fn names_are_those_of_the_tables() {
     let unknown = OwnedCall { number: 4711, outcome: Outcome::Returned(-3999), ..plain_call(1) };
     record(dir.path(), &[plain_call(0), unknown], RecorderOptions::default());
     let read = read_back(dir.path());
-    assert_eq!((&*read[0].hypercall, read[0].sub_op.as_deref()), ("memory_op", Some("XENMEM_add_to_physmap")));
+    assert_eq!(
+        (&*read[0].hypercall, read[0].sub_op.as_deref()),
+        ("memory_op", Some("XENMEM_add_to_physmap"))
+    );
     assert_eq!((read[0].sub_op_number, read[0].errno()), (Some(7), Some(1)));
     assert_eq!((&*read[1].hypercall, read[1].sub_op_number), ("hypercall_4711", None));
 }
@@ -210,8 +213,11 @@ fn a_full_disk_is_an_error_and_leaves_no_half_segment() {
             recorder.call(&plain_call(n).call()).err()
         });
         let error = failed.unwrap();
-        assert!(matches!(&error, RecordingError::Write { path, source }
-            if path.ends_with(".calls-000001.parquet.tmp") && source.kind() == std::io::ErrorKind::StorageFull), "{error}");
+        assert!(
+            matches!(&error, RecordingError::Write { path, source }
+            if path.ends_with(".calls-000001.parquet.tmp") && source.kind() == std::io::ErrorKind::StorageFull),
+            "{error}"
+        );
         assert!(matches!(recorder.tick(), Err(RecordingError::Ended { .. })));
         drop(recorder);
         assert!(!dir.path().join(".calls-000001.parquet.tmp").exists());
@@ -246,7 +252,8 @@ fn followers_see_later_segments_and_the_end() {
     let mut recorder = Recorder::create(dir.path(), Manifest::default(), small_segments(1)).unwrap();
     recorder.call(&plain_call(0).call()).unwrap();
     let follower = Recording::open(dir.path()).unwrap().follow().unwrap();
-    let reading = std::thread::spawn(move || follower.map(|call| call.unwrap().id.sequence).collect::<Vec<_>>());
+    let reading =
+        std::thread::spawn(move || follower.map(|call| call.unwrap().id.sequence).collect::<Vec<_>>());
     for sequence in 1..5 {
         std::thread::sleep(Duration::from_millis(60));
         recorder.call(&plain_call(sequence).call()).unwrap();
@@ -278,8 +285,9 @@ fn manifests_of_others_are_refused() {
     assert!(matches!(open(r#"{"format":"other","version":1}"#), Err(RecordingError::Manifest { .. })));
     let later = open(r#"{"format":"hypovisor-recording","version":9}"#);
     assert!(matches!(later, Err(RecordingError::Version { found: 9, known: 1, .. })));
-    let sparse = open(r#"{"format":"hypovisor-recording","version":1,"domains":[{"id":1,"type":"later"}],"new":0}"#);
-    assert_eq!(sparse.unwrap().domains[0].kind, DomainKind::Unknown);
+    let sparse =
+        open(r#"{"format":"hypovisor-recording","version":1,"domains":[{"id":1,"type":"later"}],"new":0}"#);
+    assert_eq!(sparse.unwrap().domains[0].kind, crate::domains::DomainKind::Unknown);
 }
 
 #[test]
@@ -295,7 +303,10 @@ fn damaged_segments_are_errors_that_name_the_file() {
     };
     for end in (0..whole.len()).step_by(29) {
         let error = read(&whole[..end]).unwrap_err();
-        assert!(matches!(&error, RecordingError::Segment { path: named, .. } if *named == path), "{end}: {error}");
+        assert!(
+            matches!(&error, RecordingError::Segment { path: named, .. } if *named == path),
+            "{end}: {error}"
+        );
     }
     // A flipped bit may change a value without a trace, but nothing worse may come of it.
     for at in (0..whole.len()).step_by(11) {

@@ -84,7 +84,9 @@ fn write_figure(out: &mut String, name: &str, value: &str, note: &str, alarm: bo
 fn write_sections(out: &mut String, stats: &Stats, summary: &Summary, palette: &Palette) {
     out.push_str("<h2>Domains</h2>\n");
     tables::write_domains(out, summary, palette);
-    out.push_str("<h2>Hypercalls over time</h2>\n<p class=\"soft\">Events per second, stacked by domain.</p>\n");
+    out.push_str(
+        "<h2>Hypercalls over time</h2>\n<p class=\"soft\">Events per second, stacked by domain.</p>\n",
+    );
     palette.write_legend(out);
     timeline::write(out, &stats.timeline, palette);
     out.push_str(

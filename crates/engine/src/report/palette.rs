@@ -22,15 +22,13 @@ pub(super) struct Palette {
 impl Palette {
     /// Colours for the busiest domains.
     pub(super) fn of(summary: &Summary) -> Self {
-        let mut busiest: Vec<&DomainSummary> = summary.domains.iter().filter(|domain| domain.events > 0).collect();
+        let mut busiest: Vec<&DomainSummary> =
+            summary.domains.iter().filter(|domain| domain.events > 0).collect();
         busiest.sort_by_key(|domain| (std::cmp::Reverse(domain.events), domain.id));
         let others = busiest.len() > COLOURS;
         busiest.truncate(COLOURS);
         busiest.sort_by_key(|domain| domain.id);
-        let label = |domain: &&DomainSummary| {
-            let name = shorten(&domain.name, NAME_CHARACTERS);
-            (domain.id, format!("{} {name}", domain.id).trim_end().to_owned())
-        };
+        let label = |domain: &&DomainSummary| (domain.id, shorten(&domain.label(), NAME_CHARACTERS));
         Self { domains: busiest.iter().map(label).collect(), others }
     }
 

@@ -18,12 +18,11 @@ pub(super) fn write_domains(out: &mut String, summary: &Summary, palette: &Palet
     );
     for domain in &summary.domains {
         let class = palette.class(palette.place(domain.id));
-        let label = format!("{} {}", domain.id, domain.name);
         let _ = writeln!(
             out,
             "<tr><td><span class=\"swatch {class}\"></span>{}</td><td>{}</td><td class=\"number\">{}</td>\
              <td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
-            escape(label.trim_end()),
+            escape(&domain.label()),
             domain.kind.name(),
             units::count(domain.events),
             units::percent(domain.events, summary.events),

@@ -43,6 +43,19 @@ pub struct DomainSummary {
     pub failed: u64,
 }
 
+impl DomainSummary {
+    /// Id and name, or `dom` and the id if it has no name of its own. Not escaped.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let unnamed = format!("dom{}", self.id);
+        if self.name.is_empty() || self.name == unnamed {
+            unnamed
+        } else {
+            format!("{} {}", self.id, self.name)
+        }
+    }
+}
+
 /// The figures of a hypercall as one domain makes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HypercallSummary {

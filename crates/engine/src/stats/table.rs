@@ -33,7 +33,7 @@ pub fn table(summary: &Summary) -> String {
 }
 
 fn domain_label(domain: &DomainSummary) -> String {
-    format!("{} {}", domain.id, printable(&domain.name)).trim_end().to_owned()
+    printable(&domain.label())
 }
 
 fn domain_rows(summary: &Summary) -> Vec<[String; 4]> {

@@ -80,9 +80,18 @@ mod tests {
     fn numbers_are_grouped_and_rounded() {
         assert_eq!([count(0), count(999), count(1000), count(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
         let durations = [380, 999, 1200, 14_200, 999_499, 999_999, 2_500_000, 61_000_000_000].map(duration);
-        assert_eq!(durations, ["380 ns", "999 ns", "1.20 µs", "14.2 µs", "999 µs", "1.00 ms", "2.50 ms", "61.0 s"]);
+        assert_eq!(
+            durations,
+            ["380 ns", "999 ns", "1.20 µs", "14.2 µs", "999 µs", "1.00 ms", "2.50 ms", "61.0 s"]
+        );
         assert_eq!([0.0, 950.0, 12_300.0, 1e6].map(short), ["0", "950", "12.3 k", "1 M"]);
-        assert_eq!([0.85, 12.3, 245.0, 7620.0].map(seconds), ["850 ms", "12.3 s", "4 min 05 s", "2 h 07 min"]);
-        assert_eq!([percent(0, 5), percent(1, 9999), percent(1, 30), percent(1, 2)], ["0 %", "< 0.1 %", "3.3 %", "50 %"]);
+        assert_eq!(
+            [0.85, 12.3, 245.0, 7620.0].map(seconds),
+            ["850 ms", "12.3 s", "4 min 05 s", "2 h 07 min"]
+        );
+        assert_eq!(
+            [percent(0, 5), percent(1, 9999), percent(1, 30), percent(1, 2)],
+            ["0 %", "< 0.1 %", "3.3 %", "50 %"]
+        );
     }
 }

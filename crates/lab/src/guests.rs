@@ -1,0 +1,421 @@
+//! Small guests whose hypercalls are known exactly, and a program that makes hypercalls from dom0.
+//!
+//! ```text
+//!     known    makes the calls of guests/known.calls between two marks, and checks every answer
+//!     null     times xen_version, the call that does least
+//!     hold     stays up until it is destroyed
+//!     hcall    a Linux program for dom0: any hypercall, marks, loops
+//!     window   a script for dom0: runs a command while Xen's own trace is taken (see `xentrace`)
+//! ```
+//!
+//! The guests are C without a library, a dozen kilobytes each; one image is both a PV and a PVH kernel. They are compiled
+//! when they are needed, with the machine's C compiler: nothing binary is kept in the repository. Events stay masked in
+//! them and there is no timer, so that they make no call which their source does not show.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::command::{CommandError, find, run};
+
+/// The number of `sched_op`, which carries the marks.
+pub const MARK_NUMBER: u64 = 29;
+
+/// The command of a mark: this, with the mark's number in the lower half. Xen answers -ENOSYS.
+pub const MARK_COMMAND: u32 = 0x4859_0000;
+
+/// The marks around the calls of `known` and `null`.
+pub const GUEST_MARKS: (u16, u16) = (1, 2);
+
+/// The marks that `window` makes on every pCPU.
+pub const WINDOW_MARKS: (u16, u16) = (3, 4);
+
+/// The number of the mark that a `sched_op` with this command is, if it is one.
+pub fn mark_number(command: u32) -> Option<u16> {
+    (command & 0xffff_0000 == MARK_COMMAND).then_some((command & 0xffff) as u16)
+}
+
+/// The guests' sources.
+const SOURCES: [(&str, &str); 10] = [
+    ("xen.h", include_str!("../guests/xen.h")),
+    ("runtime.h", include_str!("../guests/runtime.h")),
+    ("runtime.c", include_str!("../guests/runtime.c")),
+    ("entry.S", include_str!("../guests/entry.S")),
+    ("guest.lds", include_str!("../guests/guest.lds")),
+    ("known.calls", TABLE),
+    ("known.c", include_str!("../guests/known.c")),
+    ("null.c", include_str!("../guests/null.c")),
+    ("hold.c", include_str!("../guests/hold.c")),
+    ("hcall.c", include_str!("../guests/hcall.c")),
+];
+
+/// The script of a traced window, [`Guests::window`].
+pub const WINDOW_SCRIPT: &str = include_str!("../guests/window.sh");
+
+const TABLE: &str = include_str!("../guests/known.calls");
+
+/// For every guest: no library, no floating point (whose state belongs to nobody), fixed addresses.
+const GUEST_FLAGS: [&str; 20] = [
+    "-std=gnu11",
+    "-m64",
+    "-O2",
+    "-ffreestanding",
+    "-nostdlib",
+    "-static",
+    "-mno-red-zone",
+    "-mgeneral-regs-only",
+    "-mcmodel=small",
+    "-fno-stack-protector",
+    "-fno-pic",
+    "-fno-pie",
+    "-no-pie",
+    "-fcf-protection=none",
+    "-fno-asynchronous-unwind-tables",
+    "-Wno-main",
+    "-Wl,--build-id=none",
+    "-Wl,-z,noexecstack",
+    "-T",
+    "guest.lds",
+];
+
+/// A guest's program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Program {
+    /// Makes exactly known calls.
+    Known,
+    /// Times the call that does least.
+    Null,
+    /// Stays up.
+    Hold,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Known, Self::Null, Self::Hold];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Null => "null",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+/// What a guest runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuestKind {
+    /// Paravirtualised.
+    Pv,
+    /// A hardware container without a device model.
+    Pvh,
+}
+
+impl GuestKind {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Pv, Self::Pvh];
+
+    /// The name that xl knows it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pv => "pv",
+            Self::Pvh => "pvh",
+        }
+    }
+}
+
+/// The guests could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestsError {
+    /// The compiler is missing or does not compile.
+    #[error(transparent)]
+    Compiler(#[from] CommandError),
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The compiled guests in their directory, to be given to a session as `Work::files`: dom0 sees them in `/lab/files`.
+#[derive(Clone, Debug)]
+pub struct Guests {
+    dir: PathBuf,
+}
+
+/// Compiles the guests and `hcall` into a directory, and writes a configuration file for each guest and kind
+/// (`known-pv.cfg`, ...) and `window.sh` beside them. Files of the same names are replaced.
+///
+/// # Errors
+///
+/// When there is no C compiler (`cc`) or it fails, which it does for `hcall` without a static libc; when a file cannot be
+/// written.
+pub fn build(out_dir: &Path) -> Result<Guests, GuestsError> {
+    let compiler = find("cc", "gcc")?;
+    fs::create_dir_all(out_dir).map_err(write_error(out_dir))?;
+    let out_dir = fs::canonicalize(out_dir).map_err(write_error(out_dir))?;
+    let sources = tempfile::tempdir().map_err(write_error(&std::env::temp_dir()))?;
+    for (name, text) in SOURCES {
+        write(&sources.path().join(name), text)?;
+    }
+    let guests = Guests { dir: out_dir };
+    for program in Program::ALL {
+        let mut command = Command::new(&compiler);
+        command.current_dir(sources.path()).args(GUEST_FLAGS).args(["entry.S", "runtime.c"]);
+        run(command.arg(format!("{}.c", program.name())).arg("-o").arg(guests.image(program)))?;
+        for kind in GuestKind::ALL {
+            write(&guests.config(program, kind), &config_text(program, kind, default_command_line(kind)))?;
+        }
+    }
+    let mut command = Command::new(&compiler);
+    run(command.current_dir(sources.path()).args(["-static", "-O2", "hcall.c", "-o"]).arg(guests.hcall()))?;
+    write(&guests.window(), WINDOW_SCRIPT)?;
+    Ok(guests)
+}
+
+impl Guests {
+    /// The directory that holds all of it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A program's image.
+    pub fn image(&self, program: Program) -> PathBuf {
+        self.dir.join(format!("{}.elf", program.name()))
+    }
+
+    /// The configuration of a guest with the usual command line, for `xl create`.
+    pub fn config(&self, program: Program, kind: GuestKind) -> PathBuf {
+        self.dir.join(format!("{}.cfg", guest_name(program, kind)))
+    }
+
+    /// The program that makes hypercalls from dom0.
+    pub fn hcall(&self) -> PathBuf {
+        self.dir.join("hcall")
+    }
+
+    /// The script that runs a command in a traced window.
+    pub fn window(&self) -> PathBuf {
+        self.dir.join("window.sh")
+    }
+}
+
+/// The name of a guest's domain, such as `known-pv`. Its console is logged to
+/// `/var/log/xen/console/guest-known-pv.log` in dom0.
+pub fn guest_name(program: Program, kind: GuestKind) -> String {
+    format!("{}-{}", program.name(), kind.name())
+}
+
+/// A guest's configuration. `null` reads `rounds=`, `calls=` and `warmup=` from its command line; a command line must not
+/// contain quotes or newlines.
+pub fn config_text(program: Program, kind: GuestKind, command_line: &str) -> String {
+    format!(
+        "# Written by hypovisor-lab. TSC ticks are the machine's own.\n\
+         name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"/lab/files/{program}.elf\"\nextra = \"{command_line}\"\n\
+         memory = 16\nvcpus = 1\ntsc_mode = \"native\"\n\
+         on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n",
+        name = guest_name(program, kind),
+        kind = kind.name(),
+        program = program.name(),
+    )
+}
+
+/// What `null` measures by default. A call of a PVH guest takes some hundred times as long, under TCG.
+fn default_command_line(kind: GuestKind) -> &'static str {
+    match kind {
+        GuestKind::Pv => "rounds=200 calls=1000 warmup=20000",
+        GuestKind::Pvh => "rounds=50 calls=100 warmup=100",
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), GuestsError> {
+    fs::write(path, text).map_err(write_error(path))
+}
+
+fn write_error(path: &Path) -> impl FnOnce(io::Error) -> GuestsError + use<> {
+    let path = path.to_owned();
+    move |source| GuestsError::Write { path, source }
+}
+
+/// A row of the table of calls that `known` makes between its marks, `guests/known.calls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownCall {
+    /// Its position among the rows, which `known` names it by when it complains.
+    pub row: usize,
+    /// How many times it is made in a row.
+    pub repeat: u32,
+    /// The only kind of domain that makes it, if not both do.
+    pub only: Option<GuestKind>,
+    /// Whether it is an entry of the multicall above it.
+    pub is_inner: bool,
+    /// The hypercall's number.
+    pub number: u64,
+    /// Its first four arguments. A fifth is never given.
+    pub arguments: [KnownArgument; 4],
+    /// What Xen answers.
+    pub expected: Expected,
+}
+
+/// An argument of a known call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownArgument {
+    /// Exactly this.
+    Number(u64),
+    /// The address of a thing of this name in `known.c`.
+    Address(&'static str),
+}
+
+/// What Xen answers to a known call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// This.
+    Exactly(i64),
+    /// This or more.
+    AtLeast(i64),
+}
+
+impl Expected {
+    /// Whether a result is as expected.
+    pub fn holds(self, result: i64) -> bool {
+        match self {
+            Self::Exactly(value) => result == value,
+            Self::AtLeast(value) => result >= value,
+        }
+    }
+}
+
+/// A line of the table of known calls is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("known.calls has a row that cannot be read: {line}")]
+pub struct TableError {
+    /// The line.
+    pub line: String,
+}
+
+/// All rows of the table of known calls.
+///
+/// # Errors
+///
+/// When the table that was compiled in is not one; the tests see to it that it is.
+pub fn known_calls() -> Result<Vec<KnownCall>, TableError> {
+    let lines = TABLE.lines().filter(|line| line.starts_with("CALL("));
+    lines.enumerate().map(|(row, line)| parse_row(row, line)).collect()
+}
+
+/// The calls that `known` makes in this kind of domain, in order, repetitions written out: between its marks, and without
+/// them. The entries of a multicall follow it.
+///
+/// # Errors
+///
+/// As [`known_calls`].
+pub fn known_sequence(kind: GuestKind) -> Result<Vec<KnownCall>, TableError> {
+    let mut calls = known_calls()?;
+    calls.retain(|call| call.only.is_none_or(|only| only == kind));
+    Ok(calls.into_iter().flat_map(|call| std::iter::repeat_n(call, call.repeat as usize)).collect())
+}
+
+fn parse_row(row: usize, line: &'static str) -> Result<KnownCall, TableError> {
+    try_parse_row(row, line).ok_or_else(|| TableError { line: line.to_owned() })
+}
+
+fn try_parse_row(row: usize, line: &'static str) -> Option<KnownCall> {
+    let inside = line.strip_prefix("CALL(")?.strip_suffix(')')?;
+    let fields: Vec<&'static str> = inside.split(',').map(str::trim).collect();
+    let [repeat, only, level, number, first, second, third, fourth, expected, value] = fields[..] else {
+        return None;
+    };
+    let value = number_of(value)?;
+    Some(KnownCall {
+        row,
+        repeat: repeat.parse().ok()?,
+        only: match only {
+            "PV" => Some(GuestKind::Pv),
+            "PVH" => Some(GuestKind::Pvh),
+            "BOTH" => None,
+            _ => return None,
+        },
+        is_inner: match level {
+            "INNER" => true,
+            "OUTER" => false,
+            _ => return None,
+        },
+        number: u64::try_from(number_of(number)?).ok()?,
+        arguments: [argument(first)?, argument(second)?, argument(third)?, argument(fourth)?],
+        expected: match expected {
+            "EXACTLY" => Expected::Exactly(value),
+            "AT_LEAST" => Expected::AtLeast(value),
+            _ => return None,
+        },
+    })
+}
+
+fn argument(text: &'static str) -> Option<KnownArgument> {
+    match text.strip_prefix('&') {
+        Some(name) => Some(KnownArgument::Address(name)),
+        None => Some(KnownArgument::Number(number_of(text)?.cast_unsigned())),
+    }
+}
+
+fn number_of(text: &str) -> Option<i64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => i64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_known_calls_is_read_whole() {
+        let calls = known_calls().unwrap();
+        assert_eq!(calls.len(), TABLE.matches("\nCALL(").count());
+        assert_eq!((calls[0].repeat, calls[0].number), (1000, 17));
+        assert_eq!(calls[0].expected, Expected::AtLeast(0x40000));
+        assert_eq!(calls[1].arguments[1], KnownArgument::Address("page"));
+        for kind in GuestKind::ALL {
+            let sequence = known_sequence(kind).unwrap();
+            let multicall = sequence.iter().position(|call| call.number == 13).unwrap();
+            let inner = sequence.iter().filter(|call| call.is_inner).count();
+            assert_eq!(sequence[multicall].arguments[1], KnownArgument::Number(inner as u64));
+            assert!(sequence[multicall + 1..=multicall + inner].iter().all(|call| call.is_inner));
+        }
+    }
+
+    #[test]
+    fn odd_rows_are_refused() {
+        for line in [
+            "CALL()",
+            "CALL(1, PV, OUTER, 1, 2, 3, 4, 5, EXACTLY)",
+            "CALL(1, HVM, OUTER, 1, 2, 3, 4, 5, EXACTLY, 0)",
+        ] {
+            assert!(parse_row(0, line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn marks_are_told_from_other_commands() {
+        assert_eq!(mark_number(0x4859_0003), Some(3));
+        assert_eq!(mark_number(3), None);
+    }
+
+    /// Runs the C compiler.
+    #[test]
+    fn the_guests_compile_and_are_both_pv_and_pvh_kernels() {
+        let dir = tempfile::tempdir().unwrap();
+        let guests = build(dir.path()).unwrap();
+        for program in Program::ALL {
+            let image = fs::read(guests.image(program)).unwrap();
+            assert_eq!(image[..4], *b"\x7fELF");
+            assert!(image.windows(13).any(|bytes| bytes == b"hypovisor-lab"));
+            assert!(guests.config(program, GuestKind::Pvh).exists());
+        }
+        assert!(guests.hcall().exists() && guests.window().exists());
+    }
+}
