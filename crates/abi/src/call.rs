@@ -43,6 +43,7 @@ pub enum SubOpFrom {
         index: u8,
     },
     /// In the first 4 bytes of the buffer that the first handle behind an argument leads to (`dm_op`).
+    /// That buffer is captured and shown as what it holds, the further ones as the list's elements say.
     FirstBuffer {
         /// The argument that leads to the list of buffers, 0-based.
         index: u8,

@@ -18,6 +18,8 @@
 //! `captured < requested` means cut short by a bound; bit 31 of `captured` means that the memory could not be
 //! read beyond that many bytes.
 
+use std::ops::Range;
+
 use crate::call::{Abi, Arg, Hypercall, SubOpFrom, cut_to_width};
 use crate::layout::Width;
 use crate::types::{Case, Count, Direction, Handle, Struct, Tag, Type, Union};
@@ -179,13 +181,13 @@ impl<R: Reader> Walk<'_, R> {
         match call.sub_ops.map(|sub_ops| sub_ops.from) {
             Some(SubOpFrom::Memory { index: at }) if at == index => {
                 self.sub_op = self.reader.integer(piece, 0, 4);
-                self.elements(handle, piece, gva, count);
+                self.elements(handle, piece, gva, 0..count);
             }
             Some(SubOpFrom::FirstBuffer { index: at, ty }) if at == index => {
-                self.elements(handle, piece, gva, count);
                 self.first_buffer(piece, ty);
+                self.elements(handle, piece, gva, 1..count);
             }
-            _ => self.elements(handle, piece, gva, count),
+            _ => self.elements(handle, piece, gva, 0..count),
         }
     }
 
@@ -202,7 +204,7 @@ impl<R: Reader> Walk<'_, R> {
 
     fn follow(&mut self, handle: &Handle, gva: u64, holder: Option<&Holder<'_>>) {
         if let Some((piece, count)) = self.copy(handle, gva, holder) {
-            self.elements(handle, piece, gva, count);
+            self.elements(handle, piece, gva, 0..count);
         }
     }
 
@@ -230,10 +232,10 @@ impl<R: Reader> Walk<'_, R> {
         piece
     }
 
-    fn elements(&mut self, handle: &Handle, piece: Piece, gva: u64, count: u64) {
+    fn elements(&mut self, handle: &Handle, piece: Piece, gva: u64, which: Range<u64>) {
         if handle.to.has_handles() {
             let size = u64::from(handle.to.bytes(self.registers.width));
-            for element in 0..count.min(MAX_FOLLOWED_ELEMENTS) {
+            for element in which.start..which.end.min(MAX_FOLLOWED_ELEMENTS) {
                 self.inside(handle.to, Place { piece, gva, offset: element * size }, None);
             }
         }
@@ -332,6 +334,7 @@ pub(crate) fn element_count(
         Count::Field(name) => sibling(name)?,
         Count::FieldBits(name) => sibling(name)?.div_ceil(8),
         Count::FieldTimes(name, times) => sibling(name)?.saturating_mul(u64::from(times)),
+        Count::FieldPer(name, per) => sibling(name)? / u64::from(per).max(1),
         Count::Least(one, other) => sibling(one)?.min(sibling(other)?),
         Count::Span(first, last) => sibling(last)?.checked_sub(sibling(first)?)?.saturating_add(1),
         Count::WideText(units) => u64::from(units),

@@ -110,18 +110,21 @@ pub fn identify(abi: &Abi, call: &Call<'_>) -> Identity {
 }
 
 fn sub_op_number(hypercall: &Hypercall, call: &Call<'_>) -> Option<u64> {
-    let first_word = |gva: u64, bytes: usize| {
-        let in_segments = |segments: Segments<'_>| little_endian(segments.find(gva)?.bytes, bytes);
-        in_segments(call.entry).or_else(|| in_segments(call.exit))
-    };
     match hypercall.sub_ops?.from {
         SubOpFrom::Arg { index, mask } => Some(call.registers.arg(index) & mask),
-        SubOpFrom::Memory { index } => first_word(call.registers.arg(index), 4),
-        SubOpFrom::FirstBuffer { index, .. } => {
-            let word = call.registers.width.word_bytes() as usize;
-            first_word(first_word(call.registers.arg(index), word)?, 4)
-        }
+        SubOpFrom::Memory { index } => first_word(call, call.registers.arg(index), 4),
+        SubOpFrom::FirstBuffer { index, .. } => first_word(call, first_buffer(call, index)?, 4),
     }
+}
+
+/// Where the first of the buffers is that argument `index` lists.
+fn first_buffer(call: &Call<'_>, index: u8) -> Option<u64> {
+    first_word(call, call.registers.arg(index), call.registers.width.word_bytes() as usize)
+}
+
+fn first_word(call: &Call<'_>, gva: u64, bytes: usize) -> Option<u64> {
+    let in_segments = |segments: Segments<'_>| little_endian(segments.find(gva)?.bytes, bytes);
+    in_segments(call.entry).or_else(|| in_segments(call.exit))
 }
 
 /// Hands the arguments of `call` to `sink`. For a number that the ABI does not have, all six registers.
@@ -135,8 +138,8 @@ pub fn decode(abi: &Abi, call: &Call<'_>, sink: &mut impl Sink) {
     for (index, arg) in capture::placed(args, call.registers.width) {
         walk.argument(arg.name, &arg.ty, index);
     }
-    if let Some(SubOpFrom::FirstBuffer { index, ty }) = hypercall.sub_ops.map(|ops| ops.from) {
-        walk.first_buffer(index, ty);
+    if let Some(SubOpFrom::FirstBuffer { ty, .. }) = hypercall.sub_ops.map(|ops| ops.from) {
+        walk.first_buffer(ty);
     }
 }
 

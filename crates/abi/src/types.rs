@@ -143,6 +143,8 @@ pub enum Count {
     FieldBits(&'static str),
     /// As [`Count::Field`], times a constant.
     FieldTimes(&'static str, u32),
+    /// As [`Count::Field`], but one element holds so many of what the field counts; rounded down.
+    FieldPer(&'static str, u32),
     /// The product of two fields of the struct that holds the handle.
     Product(&'static str, &'static str),
     /// The smaller of two fields of the struct that holds the handle: room and need.

@@ -13,11 +13,13 @@ use crate::clock::Clock;
 use crate::pairing::Pairing;
 
 /// Bytes copied from one ring in one round.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 256 << 10;
 
 struct Ring {
     consumer: Consumer,
-    batch: Vec<u8>,
+    /// [`BATCH_BYTES`] for what is copied from the ring; the first `copied` count.
+    batch: Box<[u8]>,
+    copied: usize,
     /// Set when the ring held something that is no record: nothing more is read from it.
     malformed: bool,
 }
@@ -47,7 +49,7 @@ impl Drain {
         let pairing = Pairing::new(consumers.len());
         let rings = consumers
             .into_iter()
-            .map(|consumer| Ring { consumer, batch: Vec::new(), malformed: false })
+            .map(|consumer| Ring { consumer, batch: vec![0; BATCH_BYTES].into(), copied: 0, malformed: false })
             .collect();
         Self { rings, pairing, records: 0 }
     }
@@ -95,13 +97,10 @@ impl Drain {
     fn round_until<S: CallSink>(&mut self, until: u64, clock: &Clock, sink: &mut S) -> Result<Round, S::Error> {
         let mut round = Round::default();
         for ring in &mut self.rings {
-            ring.batch.clear();
-            if !ring.malformed {
-                let copied = ring.consumer.copy(&mut ring.batch, BATCH_BYTES);
-                round.more |= copied == BATCH_BYTES;
-            }
+            ring.copied = if ring.malformed { 0 } else { ring.consumer.copy(&mut ring.batch) };
+            round.more |= ring.copied == BATCH_BYTES;
         }
-        let mut readers: Vec<Records<'_>> = self.rings.iter().map(|ring| Records::new(&ring.batch)).collect();
+        let mut readers: Vec<Records<'_>> = self.rings.iter().map(|ring| Records::new(&ring.batch[..ring.copied])).collect();
         let mut malformed = vec![false; readers.len()];
         while let Some(pcpu) = earliest(&readers, until) {
             match readers[pcpu].next() {

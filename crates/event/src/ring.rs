@@ -224,18 +224,13 @@ impl Consumer {
         self.index().map_or(0, |index| index.ready(self.tail))
     }
 
-    /// Appends up to `max` waiting bytes to `batch`, without giving their room back yet, and returns how many.
-    pub fn copy(&self, batch: &mut Vec<u8>, max: usize) -> usize {
-        let len = self.waiting().min(max as u64) as usize;
-        let start = batch.len();
-        batch.resize(start + len, 0);
+    /// Copies waiting bytes to the start of `batch`, as many as fit, without giving their room back yet, and returns
+    /// how many.
+    pub fn copy(&self, batch: &mut [u8]) -> usize {
+        let len = self.waiting().min(batch.len() as u64) as usize;
         let at = (self.tail & (self.size - 1)) as usize;
-        if self.data.copy_out(at, &mut batch[start..]) {
-            len
-        } else {
-            batch.truncate(start);
-            0
-        }
+        let copied = batch.get_mut(..len).is_some_and(|batch| self.data.copy_out(at, batch));
+        if copied { len } else { 0 }
     }
 
     /// Gives the room of the first `len` waiting bytes back to the producer.
@@ -290,15 +285,19 @@ mod tests {
             let (mut sent, mut received) = (Vec::new(), Vec::new());
             for (n, len) in lens.into_iter().enumerate() {
                 while producer.reserve(len).is_none() {
-                    let copied = consumer.copy(&mut received, 700);
+                    let mut batch = [0; 700];
+                    let copied = consumer.copy(&mut batch);
                     prop_assert!(copied > 0, "a full ring has something to read");
+                    received.extend_from_slice(&batch[..copied]);
                     consumer.release(copied);
                 }
                 producer.reserve(len).unwrap().fill(n as u8);
                 producer.publish(len);
                 sent.extend(std::iter::repeat_n(n as u8, len));
             }
-            let rest = consumer.copy(&mut received, usize::MAX);
+            let mut batch = [0; 4096];
+            let rest = consumer.copy(&mut batch);
+            received.extend_from_slice(&batch[..rest]);
             consumer.release(rest);
             prop_assert_eq!(sent, received);
             prop_assert_eq!(consumer.waiting(), 0);
@@ -323,9 +322,9 @@ mod tests {
         producer.reserve(16).unwrap().copy_from_slice(b"0123456789abcdef");
         producer.publish(16);
         rings.consumer(0).unwrap().release(10);
-        let mut seen = Vec::new();
-        rings.consumer(0).unwrap().copy(&mut seen, 100);
-        assert_eq!(seen, b"abcdef");
+        let mut seen = [0; 100];
+        let copied = rings.consumer(0).unwrap().copy(&mut seen);
+        assert_eq!(&seen[..copied], b"abcdef");
     }
 
     #[test]
@@ -336,8 +335,7 @@ mod tests {
         producer.head = u64::MAX - 100;
         producer.publish(0);
         assert_eq!(consumer.waiting(), 4096);
-        let mut seen = Vec::new();
-        assert_eq!(consumer.copy(&mut seen, usize::MAX), 4096);
+        assert_eq!(consumer.copy(&mut [0; 10_000]), 4096);
         assert!(producer.reserve(8).is_none(), "more in flight than the ring holds means no room");
     }
 }

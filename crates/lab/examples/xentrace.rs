@@ -5,14 +5,15 @@
 //! ```
 //!
 //! For each pCPU: how many calls and losses there are in all and between the marks of `window.sh`, and how many of each
-//! number; with `--calls`, every one of them in order.
+//! number; with `--calls`, every one of them in order. Where a guest `known` has run on one pCPU from its first mark to its
+//! last, it says that its calls are there, exactly as its table has them.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufWriter, Write, stdout};
 
-use hypovisor_lab::guests::WINDOW_MARKS;
-use hypovisor_lab::xentrace::{PcpuTrace, Trace, TracedCall};
+use hypovisor_lab::guests::{GuestKind, MARK_NUMBER, WINDOW_MARKS, known_sequence};
+use hypovisor_lab::xentrace::{PcpuTrace, Trace, TracedCall, Via};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1);
@@ -23,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     writeln!(out, "{} records, {} lost", trace.records, trace.lost_records())?;
     for (pcpu, traced) in &trace.pcpus {
         summary(&mut out, *pcpu, traced)?;
+        known(&mut out, traced)?;
         for call in traced.calls.iter().filter(|_| every) {
             writeln!(out, "  {call:?}")?;
         }
@@ -46,6 +48,31 @@ fn summary(out: &mut impl Write, pcpu: u32, traced: &PcpuTrace) -> std::io::Resu
     for ((domain, via, number), count) in counts {
         let domain = domain.map_or("?".to_owned(), |domain| format!("{domain:#x}"));
         writeln!(out, "  domain {domain:6} {via:9} {number:3}: {count}")?;
+    }
+    Ok(())
+}
+
+/// Looks for the calls of `known` among those of each domain, between two marks.
+fn known(out: &mut impl Write, traced: &PcpuTrace) -> Result<(), Box<dyn Error>> {
+    let mut domains: BTreeMap<u16, Vec<(u64, bool)>> = BTreeMap::new();
+    for call in &traced.calls {
+        let Some(vcpu) = call.vcpu else { continue };
+        domains.entry(vcpu.domain).or_default().push((call.number.into(), call.via == Via::Multicall));
+    }
+    for kind in GuestKind::ALL {
+        let mut expected = vec![(MARK_NUMBER, false)];
+        expected.extend(known_sequence(kind)?.iter().map(|call| (call.number, call.is_inner)));
+        expected.push((MARK_NUMBER, false));
+        for (domain, calls) in &domains {
+            if calls.windows(expected.len()).any(|window| window == expected) {
+                writeln!(
+                    out,
+                    "  domain {domain:#x} is known-{}: all {} calls",
+                    kind.name(),
+                    expected.len() - 2
+                )?;
+            }
+        }
     }
     Ok(())
 }

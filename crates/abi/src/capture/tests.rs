@@ -44,9 +44,12 @@ fn a_union_that_the_sub_op_in_memory_picks_is_followed() {
 
 #[test]
 fn the_first_buffer_is_captured_as_what_it_holds() {
-    let guest = Guest::default().words(0x1000, &[0x2000, 0, 4, 0]).words(0x2000, &[3, 1, 2]);
-    let wire = guest.capture(&registers(BUFFERS, &[1, 1, 0x1000]), Phase::Entry);
-    assert_eq!(addresses(&wire), [(0x1000, 16, 16), (0x2000, 4, 4), (0x2000, 12, 12)]);
+    let guest = Guest::default()
+        .words(0x1000, &[0x2000, 0, 4, 0, 0x3000, 0, 2, 0])
+        .words(0x2000, &[3, 1, 2])
+        .with(0x3000, [8; 4]);
+    let wire = guest.capture(&registers(BUFFERS, &[1, 2, 0x1000]), Phase::Entry);
+    assert_eq!(addresses(&wire), [(0x1000, 32, 32), (0x2000, 12, 12), (0x3000, 2, 2)]);
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn the_first_buffer_is_shown_as_what_it_holds() {
     let after = before.clone().words(0, &[]);
     assert_eq!(
         before.enters(BUFFERS, &[7, 1, 0x1000]).full,
-        "buffers(dom=7, nr=1, bufs=[{at=0300000001000000adde0000, size=12}], op={op=3, pair={given=1}})"
+        "buffers(dom=7, nr=1, bufs=[{at=0x2000, size=12}], op={op=3, pair={given=1}})"
     );
     let text = before.returns(BUFFERS, &[7, 1, 0x1000], &after).full;
     assert!(text.ends_with("op={op=3, pair={given=1, got=57005}})"), "{text}");

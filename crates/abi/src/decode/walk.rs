@@ -99,12 +99,18 @@ struct Holder<'a, 'h> {
 pub(super) struct Walk<'a, S> {
     call: &'a Call<'a>,
     identity: Identity,
+    /// The buffer that holds the sub-op: shown by itself, and so not where the list of buffers names it.
+    first_buffer: Option<u64>,
     sink: &'a mut S,
 }
 
 impl<'a, S: Sink> Walk<'a, S> {
-    pub(super) const fn new(call: &'a Call<'a>, identity: Identity, sink: &'a mut S) -> Self {
-        Self { call, identity, sink }
+    pub(super) fn new(call: &'a Call<'a>, identity: Identity, sink: &'a mut S) -> Self {
+        let first_buffer = match identity.call.and_then(|call| call.sub_ops).map(|ops| ops.from) {
+            Some(SubOpFrom::FirstBuffer { index, .. }) => super::first_buffer(call, index),
+            _ => None,
+        };
+        Self { call, identity, first_buffer, sink }
     }
 
     fn width(&self) -> Width {
@@ -138,10 +144,8 @@ impl<'a, S: Sink> Walk<'a, S> {
     }
 
     /// What the first of a list of buffers holds.
-    pub(super) fn first_buffer(&mut self, index: u8, ty: &'static Type) {
-        let word = self.width().word_bytes() as usize;
-        let list = self.call.entry.find(self.call.registers.arg(index));
-        let Some(gva) = list.and_then(|list| little_endian(list.bytes, word)) else { return };
+    pub(super) fn first_buffer(&mut self, ty: &'static Type) {
+        let Some(gva) = self.first_buffer else { return };
         let in_segments = |segments: capture::Segments<'a>| {
             segments.find(gva).map(|segment| segment.bytes).filter(|bytes| !bytes.is_empty())
         };
@@ -161,6 +165,9 @@ impl<'a, S: Sink> Walk<'a, S> {
     ) {
         if gva == 0 {
             return self.sink.pointer(name, gva, Missing::Null);
+        }
+        if holder.is_some() && Some(gva) == self.first_buffer {
+            return self.sink.pointer(name, gva, Missing::NotCaptured);
         }
         let entry = self.call.entry.find(gva).filter(|_| handle.direction.is_in());
         let exit = self.call.exit.find(gva).filter(|_| handle.direction.is_out());
