@@ -43,6 +43,30 @@ pub(crate) enum LabCommand {
     Fetch(FetchArgs),
     /// Boot Xen with a privileged and, if wanted, unprivileged virtual machines, watch it, and power it off
     Run(LabRunArgs),
+    /// Compare a recording with Xen's own trace (xentrace) of the same time, call for call
+    Witness(WitnessArgs),
+    /// Build the lab's small guests and tools into a directory, for use with `lab run --files`
+    Guests(GuestsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WitnessArgs {
+    /// The recording
+    #[arg(value_name = "DIR")]
+    pub(crate) recording: PathBuf,
+    /// What xentrace wrote in dom0 between the marks of the lab's window script, plain or gzipped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: PathBuf,
+    /// The outcome as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GuestsArgs {
+    /// Where to put them
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -14,12 +14,19 @@ use hypovisor_lab::{
     XenVersion, spawn_unmonitored,
 };
 
-use crate::cli::{DomuArg, FetchArgs, LabRunArgs, QemuArg, XenArg};
+use crate::cli::{DomuArg, FetchArgs, GuestsArgs, LabRunArgs, QemuArg, XenArg};
 use crate::output::Output;
 use crate::run;
 use crate::signals::StopRequest;
 
 mod progress;
+pub(crate) mod witness;
+
+pub(crate) fn guests(args: &GuestsArgs) -> anyhow::Result<u8> {
+    let built = hypovisor_lab::guests::build(&args.directory)?;
+    writeln!(std::io::stdout(), "{}", built.dir().display())?;
+    Ok(0)
+}
 
 pub(crate) fn fetch(args: &FetchArgs) -> anyhow::Result<u8> {
     let prepared = prepare(args)?;

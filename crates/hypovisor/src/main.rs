@@ -46,6 +46,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Report(args) => view::report(&args),
         Command::Lab { command: LabCommand::Fetch(args) } => lab::fetch(&args),
         Command::Lab { command: LabCommand::Run(args) } => lab::run(&args),
+        Command::Lab { command: LabCommand::Witness(args) } => lab::witness::witness(&args),
+        Command::Lab { command: LabCommand::Guests(args) } => lab::guests(&args),
     }
 }
 

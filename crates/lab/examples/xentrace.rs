@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufWriter, Write, stdout};
 
-use hypovisor_lab::guests::{GuestKind, MARK_NUMBER, WINDOW_MARKS, known_sequence};
+use hypovisor_lab::guests::{GuestKind, MARK_NUMBER, WINDOW_MARKS, match_known};
 use hypovisor_lab::xentrace::{PcpuTrace, Trace, TracedCall, Via};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -59,18 +59,12 @@ fn known(out: &mut impl Write, traced: &PcpuTrace) -> Result<(), Box<dyn Error>>
         let Some(vcpu) = call.vcpu else { continue };
         domains.entry(vcpu.domain).or_default().push((call.number.into(), call.via == Via::Multicall));
     }
-    for kind in GuestKind::ALL {
-        let mut expected = vec![(MARK_NUMBER, false)];
-        expected.extend(known_sequence(kind)?.iter().map(|call| (call.number, call.is_inner)));
-        expected.push((MARK_NUMBER, false));
-        for (domain, calls) in &domains {
-            if calls.windows(expected.len()).any(|window| window == expected) {
-                writeln!(
-                    out,
-                    "  domain {domain:#x} is known-{}: all {} calls",
-                    kind.name(),
-                    expected.len() - 2
-                )?;
+    for (domain, calls) in &domains {
+        for (at, kind) in (0..calls.len()).flat_map(|at| GuestKind::ALL.map(|kind| (at, kind))) {
+            let Some((&(MARK_NUMBER, false), rest)) = calls[at..].split_first() else { continue };
+            let Ok(length) = match_known(kind, rest) else { continue };
+            if rest.get(length) == Some(&(MARK_NUMBER, false)) {
+                writeln!(out, "  domain {domain:#x} is known-{}: exactly its {length} calls", kind.name())?;
             }
         }
     }

@@ -25,6 +25,9 @@ pub const MARK_NUMBER: u64 = 29;
 /// The command of a mark: this, with the mark's number in the lower half. Xen answers -ENOSYS.
 pub const MARK_COMMAND: u32 = 0x4859_0000;
 
+/// The number of `multicall`.
+const MULTICALL_NUMBER: u64 = 13;
+
 /// The marks around the calls of `known` and `null`.
 pub const GUEST_MARKS: (u16, u16) = (1, 2);
 
@@ -211,13 +214,13 @@ pub fn guest_name(program: Program, kind: GuestKind) -> String {
     format!("{}-{}", program.name(), kind.name())
 }
 
-/// A guest's configuration. `null` reads `rounds=`, `calls=` and `warmup=` from its command line; a command line must not
-/// contain quotes or newlines.
+/// A guest's configuration. It stays on pCPU 1, so that its calls are in one order; `xl create FILE 'cpus="0"'` moves it.
+/// `null` reads `rounds=`, `calls=` and `warmup=` from its command line, which must not contain quotes or newlines.
 pub fn config_text(program: Program, kind: GuestKind, command_line: &str) -> String {
     format!(
-        "# Written by hypovisor-lab. TSC ticks are the machine's own.\n\
+        "# Written by hypovisor-lab. It stays on one pCPU, and TSC ticks are the machine's own.\n\
          name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"/lab/files/{program}.elf\"\nextra = \"{command_line}\"\n\
-         memory = 16\nvcpus = 1\ntsc_mode = \"native\"\n\
+         memory = 16\nvcpus = 1\ncpus = \"1\"\ntsc_mode = \"native\"\n\
          on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n",
         name = guest_name(program, kind),
         kind = kind.name(),
@@ -319,6 +322,48 @@ pub fn known_sequence(kind: GuestKind) -> Result<Vec<KnownCall>, TableError> {
     Ok(calls.into_iter().flat_map(|call| std::iter::repeat_n(call, call.repeat as usize)).collect())
 }
 
+/// A sequence of calls is not what `known` makes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KnownError {
+    /// The table is unreadable.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// It differs from the table.
+    #[error("call {position} after the mark is {observed:?}, where known.calls has its row {row}")]
+    Differs {
+        /// Its position in the sequence.
+        position: usize,
+        /// The row that should be there, counted from 0.
+        row: usize,
+        /// Number of the call that is there, and whether it is an entry of a multicall; nothing at the end.
+        observed: Option<(u64, bool)>,
+    },
+}
+
+/// Checks that a sequence of calls, given as number and whether each is an entry of a multicall, begins with all that
+/// `known` makes after its mark, and returns how many calls of the sequence those are.
+///
+/// They are more than the table's by one for each time that Xen interrupted the multicall between two entries: the guest
+/// then issues it again for the rest. It is seldom for PV, frequent for PVH guests under TCG, which are slow.
+///
+/// # Errors
+///
+/// When the sequence differs.
+pub fn match_known(kind: GuestKind, observed: &[(u64, bool)]) -> Result<usize, KnownError> {
+    let mut position = 0;
+    for expected in known_sequence(kind)? {
+        while expected.is_inner && observed.get(position) == Some(&(MULTICALL_NUMBER, false)) {
+            position += 1;
+        }
+        let observed = observed.get(position).copied();
+        if observed != Some((expected.number, expected.is_inner)) {
+            return Err(KnownError::Differs { position, row: expected.row, observed });
+        }
+        position += 1;
+    }
+    Ok(position)
+}
+
 fn parse_row(row: usize, line: &'static str) -> Result<KnownCall, TableError> {
     try_parse_row(row, line).ok_or_else(|| TableError { line: line.to_owned() })
 }
@@ -386,6 +431,23 @@ mod tests {
             assert_eq!(sequence[multicall].arguments[1], KnownArgument::Number(inner as u64));
             assert!(sequence[multicall + 1..=multicall + inner].iter().all(|call| call.is_inner));
         }
+    }
+
+    #[test]
+    fn an_interrupted_multicall_is_no_difference() {
+        let sequence = known_sequence(GuestKind::Pvh).unwrap();
+        let mut observed: Vec<_> = sequence.iter().map(|call| (call.number, call.is_inner)).collect();
+        let length = observed.len();
+        assert_eq!(match_known(GuestKind::Pvh, &observed), Ok(length));
+        let inner = observed.iter().position(|call| call.1).unwrap();
+        observed.insert(inner + 2, (13, false));
+        observed.push((29, false));
+        assert_eq!(match_known(GuestKind::Pvh, &observed), Ok(length + 1));
+        observed.remove(inner);
+        assert!(
+            matches!(match_known(GuestKind::Pvh, &observed), Err(KnownError::Differs { position, .. }) if position == inner)
+        );
+        assert!(match_known(GuestKind::Pv, &[]).is_err());
     }
 
     #[test]

@@ -7,9 +7,11 @@
 mod argo;
 mod bitmap;
 mod commands;
+mod dm_op;
 mod event_channel;
 mod grant_table;
 mod guest_context;
+mod hvm_op;
 mod hypfs;
 mod kexec;
 mod mca;
@@ -25,6 +27,7 @@ mod sysctl;
 mod vcpu;
 mod version;
 mod xenoprof;
+mod xsm;
 
 use crate::call::{Abi, Hypercall};
 
@@ -37,9 +40,11 @@ const NUMBERS: usize = 56;
 static CALLS: [Option<&'static Hypercall>; NUMBERS] =
     by_number(&[
         &argo::ARGO_OP,
+        &dm_op::DM_OP,
         &event_channel::EVENT_CHANNEL_OP,
         &event_channel::EVENT_CHANNEL_OP_COMPAT,
         &grant_table::GRANT_TABLE_OP,
+        &hvm_op::HVM_OP,
         &hypfs::HYPFS_OP,
         &kexec::KEXEC_OP,
         &mca::MCA,
@@ -82,6 +87,7 @@ static CALLS: [Option<&'static Hypercall>; NUMBERS] =
         &vcpu::VCPU_OP,
         &version::XEN_VERSION,
         &xenoprof::XENOPROF_OP,
+        &xsm::XSM_OP,
     ]);
 
 /// Puts each call into the slot of its number; fails to compile when two claim the same one.

@@ -45,6 +45,10 @@ const HEADERS: &[&str] = &[
     "hvm/save.h",
 ];
 
+/// Headers that hide what was dropped from callers of the latest interface, although Xen still has the number.
+/// They are read as a caller of interface 4.7 reads them.
+const WITH_OLD_PARTS: &[&str] = &["xsm/flask_op.h", "hvm/hvm_op.h"];
+
 /// A C expression, and what it should be.
 pub(crate) struct Question {
     /// An integer constant expression of at most 32 bits.
@@ -81,7 +85,14 @@ pub(crate) fn ask<'a>(
 /// The C file, and the number of the line with the first expression.
 fn source(expressions: &[&str], missing: &[bool]) -> (String, usize) {
     let mut text = String::from("#include <stdint.h>\n#include <stddef.h>\n#define __XEN_TOOLS__ 1\n");
+    text += "#include <xen/xen-compat.h>\n";
     for header in HEADERS {
+        let version = match WITH_OLD_PARTS.contains(header) {
+            true => "0x00040700",
+            false => "__XEN_LATEST_INTERFACE_VERSION__",
+        };
+        text += "#undef __XEN_INTERFACE_VERSION__\n";
+        text += &format!("#define __XEN_INTERFACE_VERSION__ {version}\n");
         text += &format!("#if __has_include(<xen/{header}>)\n#include <xen/{header}>\n#endif\n");
     }
     text += "const unsigned int answers[] = {\n";

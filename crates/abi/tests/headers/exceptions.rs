@@ -29,7 +29,8 @@ pub(crate) const CHANGED: &[(&str, &str)] =
     &[("XENMEM_access_default", "10 in 4.17, which has no XENMEM_access_r_pw")];
 
 /// Constants that begin like a sub-op and are none.
-pub(crate) const NOT_SUB_OPS: &[(&str, &str)] = &[("XENOPROF_last_op", "a bound")];
+pub(crate) const NOT_SUB_OPS: &[(&str, &str)] =
+    &[("XENOPROF_last_op", "a bound"), ("XEN_DMOP_no_gfns", "a flag of XEN_DMOP_get_ioreq_server_info")];
 
 /// Constants that begin like the names of a list, and are not among its values.
 pub(crate) const NOT_IN_LISTS: &[(&str, &str)] = &[

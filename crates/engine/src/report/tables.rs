@@ -56,7 +56,7 @@ fn write_failure(out: &mut String, failure: &FailureSummary, palette: &Palette) 
     let class = palette.class(palette.place(failure.domain));
     let _ = writeln!(
         out,
-        "<tr><td class=\"nowrap\"><span class=\"swatch {class}\"></span>{}</td><td class=\"mono example\">{}</td><td>{}</td>\
+        "<tr><td class=\"nowrap\"><span class=\"swatch {class}\"></span>{}</td><td class=\"mono example nowrap\">{}</td><td>{}</td>\
          <td class=\"number\">{}</td><td class=\"mono example\">{}</td></tr>",
         failure.domain,
         escape(failure.sub_op.as_deref().unwrap_or(&failure.hypercall)),

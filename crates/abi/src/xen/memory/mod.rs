@@ -7,6 +7,8 @@ mod tools;
 
 use super::prelude::*;
 
+pub(super) use tools::ACCESS;
+
 structure!(DOMAIN = "struct xen_memory_domain" { field("domid", Type::DOMID) });
 
 pub(super) const CMD: Arg = arg("cmd", Type::U32);

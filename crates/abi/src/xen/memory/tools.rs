@@ -21,7 +21,7 @@ enumeration!(ACCESS_OPS = "XENMEM_access_op_*" {
 });
 
 // 4.17 has no XENMEM_access_r_pw: there, 10 is XENMEM_access_default. Nothing in the call tells which.
-enumeration!(ACCESS = "xenmem_access_t" {
+enumeration!(pub(in crate::xen) ACCESS = "xenmem_access_t" {
     0 => "XENMEM_access_n", 1 => "XENMEM_access_r", 2 => "XENMEM_access_w", 3 => "XENMEM_access_rw",
     4 => "XENMEM_access_x", 5 => "XENMEM_access_rx", 6 => "XENMEM_access_wx", 7 => "XENMEM_access_rwx",
     8 => "XENMEM_access_rx2rw", 9 => "XENMEM_access_n2rwx", 10 => "XENMEM_access_r_pw",
