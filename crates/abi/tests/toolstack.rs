@@ -235,3 +235,45 @@ fn modes_and_features_share_a_word() {
          val=XENPMU_MODE_SELF|XENPMU_MODE_HV|XENPMU_MODE_ALL|0xf8->XENPMU_MODE_SELF, vcpu=0})"
     );
 }
+
+#[test]
+fn a_parameters_value_is_what_its_index_says() {
+    let set = Guest::default().words(0x1000, &[0x7ff0, 0, 0xf3, 2 << 24]);
+    assert_eq!(
+        set.text(34, &[0, 0x1000], &set),
+        "hvm_op(op=HVMOP_set_param, arg={domid=DOMID_SELF, index=HVM_PARAM_CALLBACK_IRQ, value=vector|243})"
+    );
+    let before = Guest::default().words(0x1000, &[5, 2, 0xdead, 0]);
+    let after = before.words(0x1000, &[5, 2, 3, 0]);
+    assert_eq!(
+        before.text(34, &[1, 0x1000], &after),
+        "hvm_op(op=HVMOP_get_param, arg={domid=5, index=HVM_PARAM_STORE_EVTCHN, value=3})"
+    );
+}
+
+#[test]
+fn a_device_models_op_stands_in_its_first_buffer() {
+    let before = Guest::default()
+        .words(0x1000, &[0x2000, 0, 32, 0])
+        .words(0x2000, &[3, 0, 1, 2, 0x0001_00fa, 0, 0x0001_00fa, 0]);
+    let text = before.text(41, &[5, 1, 0x1000], &before);
+    assert!(
+        text.ends_with(
+            "op={op=XEN_DMOP_map_io_range_to_ioreq_server, map_io_range_to_ioreq_server={id=1, \
+             type=XEN_DMOP_IO_RANGE_PCI, start=segment:1|device:31|function:2, \
+             end=segment:1|device:31|function:2}})"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_security_context_is_read_as_far_as_it_goes() {
+    let before = Guest::default().words(0x1000, &[5, 1, 7, 64, 0x2000, 0]).with(0x2000, [0xee; 64]);
+    let after = before.words(0x1000, &[5, 1, 7, 4, 0x2000, 0]).with(0x2000, b"a:b:");
+    assert_eq!(
+        before.text(27, &[0x1000], &after),
+        "xsm_op(u_flask_op={cmd=FLASK_SID_TO_CONTEXT, interface_version=1, \
+         sid_context={sid=7, size=64->4, context=\"a:b:\"}})"
+    );
+}

@@ -17,6 +17,7 @@
 //! signatures stand in [`sys`], checked against a real QEMU of that level by the lab tests.
 
 mod plugin;
+mod stacks;
 pub mod sys;
 mod vcpu;
 

@@ -15,7 +15,8 @@ use hypovisor_machine::Gva;
 use hypovisor_sensor::{CR_READ_INTERCEPTS, Control, ControlOptions, Register, Vcpu as _, VcpuSensor};
 
 use crate::sys::{self, Block, Info, RegisterBuffer, RegisterHandle};
-use crate::vcpu::{REGISTER_NAMES, ReadRegister, Registers, TcgVcpu};
+use crate::stacks::Stacks;
+use crate::vcpu::{REGISTERS, REGISTER_NAMES, ReadRegister, Registers, TcgVcpu};
 
 /// Where the upper, kernel half of the address space begins.
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
@@ -31,7 +32,7 @@ const READ_CR0: u16 = 1;
 /// What an API level does its own way.
 pub struct Callbacks {
     pub(crate) register: Box<dyn Fn()>,
-    pub(crate) find_registers: fn([&CStr; 4]) -> [Option<RegisterHandle>; 4],
+    pub(crate) find_registers: fn([&CStr; REGISTERS]) -> [Option<RegisterHandle>; REGISTERS],
     pub(crate) read_register: ReadRegister,
 }
 
@@ -53,11 +54,13 @@ struct Hooks {
 struct Plugin {
     control: &'static Control,
     vcpus: Box<[VcpuSlot]>,
-    find_registers: fn([&CStr; 4]) -> [Option<RegisterHandle>; 4],
+    find_registers: fn([&CStr; REGISTERS]) -> [Option<RegisterHandle>; REGISTERS],
     read_register: ReadRegister,
     /// RAM is mapped: watch out for the first code in the kernel half.
     probing: AtomicBool,
     hooks: OnceLock<Hooks>,
+    /// Tells vCPUs apart where QEMU does not.
+    stacks: Stacks,
     /// Host address less virtual address of L1's text; 0 until the first hook is translated.
     text_distance: AtomicU64,
     /// Answers QEMU's wrong reports of CR reads (see [`Plugin::mend_vmcb`]).
@@ -156,6 +159,7 @@ fn start(
         read_register: callbacks.read_register,
         probing: AtomicBool::new(false),
         hooks: OnceLock::new(),
+        stacks: Stacks::new(),
         text_distance: AtomicU64::new(0),
         mend_cr_reads: arguments.mend_cr_reads,
         only_hooks: arguments.only_hooks,
@@ -203,6 +207,7 @@ fn guarded(body: impl FnOnce(&'static Plugin)) {
 pub(crate) fn on_vcpu(index: c_uint) {
     guarded(|plugin| {
         let Some(slot) = plugin.vcpus.get(index as usize) else { return };
+        plugin.stacks.note_thread();
         let Ok(producer) = plugin.control.rings().producer(index) else { return };
         let vcpu = TcgVcpu {
             registers: Registers {
@@ -261,14 +266,15 @@ impl Plugin {
     }
 
     fn hit(&self, index: c_uint, userdata: usize) {
-        let Some(slot) = self.vcpus.get(index as usize) else { return };
+        if self.only_hooks && userdata != PROBE {
+            return;
+        }
+        let index = self.true_index(index as usize, userdata);
+        let Some(slot) = self.vcpus.get(index) else { return };
         // SAFETY: QEMU calls on the vCPU's own thread, and callbacks of one vCPU do not nest.
         let Some(vcpu) = (unsafe { &mut *slot.0.get() }) else { return };
         if userdata == PROBE {
             return self.probe(index, vcpu);
-        }
-        if self.only_hooks {
-            return;
         }
         let Some(kind) = HOOK_KINDS.get(userdata - 1).copied() else { return };
         vcpu.sensor.on_hook(kind, &mut vcpu.registers);
@@ -277,9 +283,22 @@ impl Plugin {
         }
     }
 
+    /// The vCPU that is at a hook. With one thread for all vCPUs, QEMU (10.0 to 11.1 at least) passes the one that the
+    /// code was translated for, whichever runs it; the stack it runs on tells which it is.
+    fn true_index(&self, index: usize, userdata: usize) -> usize {
+        if !self.stacks.is_one_thread() || userdata == PROBE {
+            return index;
+        }
+        // Every vCPU has the same handles, and reads its own registers with them.
+        let Some(slot) = self.vcpus.first() else { return index };
+        // SAFETY: there is one thread for all vCPUs, and callbacks do not nest; the reference ends before another is made.
+        let Some(any) = (unsafe { &mut *slot.0.get() }) else { return index };
+        self.stacks.find(&mut any.registers, self.control).unwrap_or(index)
+    }
+
     /// The first code in the kernel half: time to ask what to hook.
     #[cold]
-    fn probe(&self, index: c_uint, vcpu: &mut TcgVcpu) {
+    fn probe(&self, index: usize, vcpu: &mut TcgVcpu) {
         if self.hooks.get().is_some() || !self.probing.load(Ordering::Acquire) {
             return;
         }
@@ -287,7 +306,7 @@ impl Plugin {
         let cr3 = registers.read_register(Register::Cr3);
         let rip = registers.read_register(Register::Rip);
         let (Some(cr3), Some(rip)) = (cr3, rip) else { return };
-        let hooks = self.control.ask_hooks(u64::from(index), cr3, Gva(rip));
+        let hooks = self.control.ask_hooks(index as u64, cr3, Gva(rip));
         self.probing.store(false, Ordering::Release);
         let Some(hooks) = hooks else {
             return sys::log("no answer from an engine; L1 runs unmonitored");

@@ -7,12 +7,15 @@ use crate::sys::{RegisterBuffer, RegisterHandle};
 /// Reads a register by handle; differs between API levels.
 pub(crate) type ReadRegister = fn(RegisterHandle, &mut RegisterBuffer) -> Option<u64>;
 
+/// How many registers a sensor reads.
+pub(crate) const REGISTERS: usize = 5;
+
 /// QEMU's names of the registers a sensor reads, in the order of [`Registers::handles`].
-pub(crate) const REGISTER_NAMES: [&core::ffi::CStr; 4] = [c"rdi", c"rax", c"cr3", c"rip"];
+pub(crate) const REGISTER_NAMES: [&core::ffi::CStr; REGISTERS] = [c"rdi", c"rax", c"cr3", c"rip", c"rsp"];
 
 /// The registers of one vCPU.
 pub(crate) struct Registers {
-    pub(crate) handles: [Option<RegisterHandle>; 4],
+    pub(crate) handles: [Option<RegisterHandle>; REGISTERS],
     pub(crate) buffer: RegisterBuffer,
     pub(crate) read: ReadRegister,
 }
@@ -24,6 +27,7 @@ impl Vcpu for Registers {
             Register::Rax => 1,
             Register::Cr3 => 2,
             Register::Rip => 3,
+            Register::Rsp => 4,
         };
         (self.read)(self.handles[index]?, &mut self.buffer)
     }

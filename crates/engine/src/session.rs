@@ -373,6 +373,7 @@ fn hooks(profile: &Profile) -> Vec<Hook> {
 
 fn frame_layout(layout: &Layout) -> Option<FrameLayout> {
     Some(FrameLayout {
+        processor_id: layout.processor_id,
         current_vcpu: layout.current_vcpu,
         vcpu_id: layout.vcpu.vcpu_id,
         vcpu_domain: layout.vcpu.domain,

@@ -82,6 +82,8 @@ pub struct Hook {
 /// Where L1 keeps what the sensor reads on every call. All in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameLayout {
+    /// From the guest's frame to the number of the physical CPU.
+    pub processor_id: u32,
     /// From the guest's frame to the pointer to the current `struct vcpu`.
     pub current_vcpu: u32,
     /// In `struct vcpu`: the vCPU's number.
@@ -209,7 +211,7 @@ impl Message {
             Self::NeedHooks { vcpu, cr3, rip } => words(vec![kind::NEED_HOOKS, *vcpu, *cr3, rip.0]),
             Self::NeedLayout { vcpu, cr3, frame } => words(vec![kind::NEED_LAYOUT, *vcpu, *cr3, frame.0]),
             Self::Hooks(hooks, layout) => {
-                let layout = layout.map_or([u64::MAX; 5], FrameLayout::words);
+                let layout = layout.map_or([u64::MAX; 6], FrameLayout::words);
                 let hooks = hooks.iter().flat_map(|hook| [hook.kind as u64, hook.gva.0]);
                 words([kind::HOOKS].into_iter().chain(layout).chain(hooks).collect())
             }
@@ -244,9 +246,9 @@ impl Message {
             kind::NEED_HOOKS => Self::NeedHooks { vcpu: word(1)?, cr3: word(2)?, rip: Gva(word(3)?) },
             kind::NEED_LAYOUT => Self::NeedLayout { vcpu: word(1)?, cr3: word(2)?, frame: Gva(word(3)?) },
             kind::HOOKS => {
-                let layout = words.get(1..6)?;
+                let layout = words.get(1..7)?;
                 let layout = (layout[0] != u64::MAX).then(|| FrameLayout::from_words(layout));
-                let (hooks, rest) = words.get(6..)?.as_chunks::<2>();
+                let (hooks, rest) = words.get(7..)?.as_chunks::<2>();
                 let hook = |[kind, gva]: &[u64; 2]| {
                     Some(Hook { kind: HookKind::from_word(*kind)?, gva: Gva(*gva) })
                 };
@@ -281,14 +283,15 @@ impl FrameLayout {
     /// Offsets beyond this are not believed: no structure of a hypervisor is that large.
     const LIMIT: u64 = 1 << 16;
 
-    fn words(self) -> [u64; 5] {
-        [self.current_vcpu, self.vcpu_id, self.vcpu_domain, self.domain_id, self.multicall_call].map(u64::from)
+    fn words(self) -> [u64; 6] {
+        [self.processor_id, self.current_vcpu, self.vcpu_id, self.vcpu_domain, self.domain_id, self.multicall_call].map(u64::from)
     }
 
     fn from_words(words: &[u64]) -> Option<Self> {
-        let [current_vcpu, vcpu_id, vcpu_domain, domain_id, multicall_call] = *words.first_chunk()?;
+        let [processor_id, current_vcpu, vcpu_id, vcpu_domain, domain_id, multicall_call] = *words.first_chunk()?;
         let checked = |word: u64| u32::try_from(word).ok().filter(|_| word < Self::LIMIT);
         Some(Self {
+            processor_id: checked(processor_id)?,
             current_vcpu: checked(current_vcpu)?,
             vcpu_id: checked(vcpu_id)?,
             vcpu_domain: checked(vcpu_domain)?,
@@ -344,7 +347,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn layout() -> FrameLayout {
-        FrameLayout { current_vcpu: 208, vcpu_id: 0, vcpu_domain: 16, domain_id: 0, multicall_call: 8 }
+        FrameLayout { processor_id: 200, current_vcpu: 208, vcpu_id: 0, vcpu_domain: 16, domain_id: 0, multicall_call: 8 }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     cargo run -p hypovisor-lab --example boot -- [--xen 4.17] [--qemu 11.1] [--domu pv,pvh] [--script FILE]
-//!         [--files DIR] [--console] [--qemu-arg ARG]... [--dom0-option OPTION]... [--xen-option OPTION]... [--seconds N]
+//!         [--files DIR] [--console] [--parallel] [--qemu-arg ARG]... [--dom0-option OPTION]... [--xen-option OPTION]... [--seconds N]
 //! ```
 //!
 //! The exit code is that of the work.
@@ -68,9 +68,13 @@ fn main() -> ExitCode {
 fn boot() -> Result<ExitCode, Box<dyn Error>> {
     let (mut xen, mut qemu, mut work) = (XenVersion::default(), QemuVersion::default(), Work::default());
     let (mut console, mut extra, mut seconds) = (false, Vec::new(), 300);
-    let (mut dom0, mut hypervisor) = (Vec::new(), Vec::new());
+    let (mut dom0, mut hypervisor, mut parallel) = (Vec::new(), Vec::new(), false);
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
+        if flag == "--parallel" {
+            parallel = true;
+            continue;
+        }
         if flag == "--console" {
             console = true;
             continue;
@@ -91,7 +95,7 @@ fn boot() -> Result<ExitCode, Box<dyn Error>> {
             _ => return Err(format!("unknown: {flag} {value}").into()),
         }
     }
-    let machine = Machine { dom0_options: dom0, xen_options: hypervisor, ..Machine::default() };
+    let machine = Machine { parallel, dom0_options: dom0, xen_options: hypervisor, ..Machine::default() };
     let mut terminal = Terminal { console, started: Instant::now() };
     let prepared = Lab::open()?.prepare(xen, qemu, &mut terminal)?;
     let mut session = Session::new(&prepared, &machine, &work)?;

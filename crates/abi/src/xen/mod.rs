@@ -7,11 +7,13 @@
 mod argo;
 mod bitmap;
 mod commands;
-mod dm_op;
+mod dm;
+mod domctl;
 mod event_channel;
+mod flask;
 mod grant_table;
 mod guest_context;
-mod hvm_op;
+mod hvm;
 mod hypfs;
 mod kexec;
 mod mca;
@@ -27,7 +29,6 @@ mod sysctl;
 mod vcpu;
 mod version;
 mod xenoprof;
-mod xsm;
 
 use crate::call::{Abi, Hypercall};
 
@@ -40,11 +41,13 @@ const NUMBERS: usize = 56;
 static CALLS: [Option<&'static Hypercall>; NUMBERS] =
     by_number(&[
         &argo::ARGO_OP,
-        &dm_op::DM_OP,
+        &dm::DM_OP,
+        &domctl::DOMCTL,
         &event_channel::EVENT_CHANNEL_OP,
         &event_channel::EVENT_CHANNEL_OP_COMPAT,
+        &flask::XSM_OP,
         &grant_table::GRANT_TABLE_OP,
-        &hvm_op::HVM_OP,
+        &hvm::HVM_OP,
         &hypfs::HYPFS_OP,
         &kexec::KEXEC_OP,
         &mca::MCA,
@@ -87,7 +90,6 @@ static CALLS: [Option<&'static Hypercall>; NUMBERS] =
         &vcpu::VCPU_OP,
         &version::XEN_VERSION,
         &xenoprof::XENOPROF_OP,
-        &xsm::XSM_OP,
     ]);
 
 /// Puts each call into the slot of its number; fails to compile when two claim the same one.

@@ -13,12 +13,12 @@ structure!(pub(super) SET_HVMCONTEXT = "struct xen_domctl_hvmcontext" {
     field("buffer", handle64!(In, Type::Bytes(1), Count::Field("size"))),
 });
 
-// HVM_SAVE_CODE(…) of the name; 16 was a type once.
+// The header's DECLARE_HVM_SAVE_TYPE gives most names their number.
 enumeration!(RECORD = "types of records in a saved state" {
     0 => "END", 1 => "HEADER", 2 => "CPU", 3 => "PIC", 4 => "IOAPIC", 5 => "LAPIC", 6 => "LAPIC_REGS",
     7 => "PCI_IRQ", 8 => "ISA_IRQ", 9 => "PCI_LINK", 10 => "PIT", 11 => "RTC", 12 => "HPET", 13 => "PMTIMER",
-    14 => "MTRR", 15 => "VIRIDIAN_DOMAIN", 17 => "VIRIDIAN_VCPU", 18 => "VMCE_VCPU", 19 => "TSC_ADJUST",
-    20 => "CPU_MSR", 21 => "CPU_XSAVE",
+    14 => "MTRR", 15 => "VIRIDIAN_DOMAIN", 16 => "CPU_XSAVE_CODE", 17 => "VIRIDIAN_VCPU", 18 => "VMCE_VCPU", 19 => "TSC_ADJUST",
+    20 => "CPU_MSR_CODE",
 });
 structure!(pub(super) HVMCONTEXT_PARTIAL = "struct xen_domctl_hvmcontext_partial" {
     field("type", Type::enumeration(Int::U32, &RECORD)),

@@ -2,12 +2,10 @@
 
 mod map;
 mod reservation;
-mod resource;
-mod tools;
+pub(super) mod resource;
+pub(super) mod tools;
 
 use super::prelude::*;
-
-pub(super) use tools::ACCESS;
 
 structure!(DOMAIN = "struct xen_memory_domain" { field("domid", Type::DOMID) });
 

@@ -51,7 +51,7 @@ structure!(pub(super) ACQUIRE_RESOURCE = "struct xen_mem_acquire_resource" {
     field("frame_list", handle!(InOut, Type::PFN, Count::Field("nr_frames"))),
 });
 
-structure!(VMEMRANGE = "struct xen_vmemrange" {
+structure!(pub(in crate::xen) VMEMRANGE = "struct xen_vmemrange" {
     field("start", Type::ADDRESS64),
     field("end", Type::ADDRESS64),
     field("flags", Type::HEX32),

@@ -72,8 +72,8 @@ enumeration!(POLICY = "XEN_SYSCTL_cpu_policy_*" {
     2 => "XEN_SYSCTL_cpu_policy_pv_max", 3 => "XEN_SYSCTL_cpu_policy_hvm_max",
     4 => "XEN_SYSCTL_cpu_policy_pv_default", 5 => "XEN_SYSCTL_cpu_policy_hvm_default",
 });
-enumeration!(SUBLEAF = "a CPUID subleaf" { 0xffff_ffff => "XEN_CPUID_NO_SUBLEAF" });
-structure!(CPUID_LEAF = "xen_cpuid_leaf_t" {
+enumeration!(pub(in crate::xen) SUBLEAF = "a CPUID subleaf" { 0xffff_ffff => "XEN_CPUID_NO_SUBLEAF" });
+structure!(pub(in crate::xen) CPUID_LEAF = "xen_cpuid_leaf_t" {
     field("leaf", Type::HEX32),
     field("subleaf", Type::enumeration(Int::U32, &SUBLEAF)),
     field("a", Type::HEX32),
@@ -81,7 +81,7 @@ structure!(CPUID_LEAF = "xen_cpuid_leaf_t" {
     field("c", Type::HEX32),
     field("d", Type::HEX32),
 });
-structure!(MSR_ENTRY = "xen_msr_entry_t" {
+structure!(pub(in crate::xen) MSR_ENTRY = "xen_msr_entry_t" {
     field("idx", Type::HEX32),
     field("flags", Type::HEX32),
     field("val", Type::HEX64),

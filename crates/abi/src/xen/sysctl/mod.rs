@@ -4,7 +4,7 @@
 //! `xen_get_cpufreq_para` into a union with `cppc_para`, gave the padding of `xen_sysctl_livepatch_op` the name
 //! `flags`, and added `SET_CPUFREQ_CPPC` and, for Arm, `XEN_SYSCTL_dt_overlay`.
 
-mod features;
+pub(super) mod features;
 mod info;
 mod livepatch;
 mod power;

@@ -1,15 +1,9 @@
 //! Schedulers and pools of processors (Xen public/sysctl.h).
 
 use crate::xen::bitmap::BITMAP_OUT;
+use crate::xen::domctl::scheduling::SCHEDULER;
 use crate::xen::prelude::*;
 
-enumeration!(
-    /// Numbers of the schedulers, from domctl.h.
-    SCHEDULER = "XEN_SCHEDULER_*" {
-        5 => "XEN_SCHEDULER_CREDIT", 6 => "XEN_SCHEDULER_CREDIT2", 7 => "XEN_SCHEDULER_ARINC653",
-        8 => "XEN_SCHEDULER_RTDS", 9 => "XEN_SCHEDULER_NULL",
-    }
-);
 const SCHEDULER_NUMBER: Type = Type::enumeration(Int::U32, &SCHEDULER);
 
 structure!(pub(super) SCHED_ID = "struct xen_sysctl_sched_id" { field("sched_id", SCHEDULER_NUMBER).out() });

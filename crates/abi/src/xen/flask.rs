@@ -1,4 +1,4 @@
-//! `xsm_op`: the security server FLASK (Xen public/xsm/flask_op.h).
+//! `xsm_op`, the operations of Flask (Xen public/xsm/flask_op.h).
 
 use super::commands::commands;
 use super::prelude::*;
@@ -7,21 +7,17 @@ structure!(LOAD = "struct xen_flask_load" {
     field("buffer", handle!(In, Type::Bytes(1), Count::Field("size"))),
     field("size", Type::U32),
 });
-
 structure!(SETENFORCE = "struct xen_flask_setenforce" { field("enforcing", Type::BOOL32) });
-
 structure!(CONTEXT_TO_SID = "struct xen_flask_sid_context" {
     field("sid", Type::U32).out(),
     field("size", Type::U32),
     field("context", handle!(In, Type::Chars(1), Count::Field("size"))),
 });
-// The size that comes back is that of the text, also when the buffer is too short for it.
 structure!(SID_TO_CONTEXT = "struct xen_flask_sid_context" {
     field("sid", Type::U32),
     field("size", Type::U32).inout(),
     field("context", handle!(Out, Type::Chars(1), Count::Field("size"))),
 });
-
 structure!(ACCESS = "struct xen_flask_access" {
     field("ssid", Type::U32),
     field("tsid", Type::U32),
@@ -32,27 +28,25 @@ structure!(ACCESS = "struct xen_flask_access" {
     field("audit_deny", Type::HEX32).out(),
     field("seqno", Type::U32).out(),
 });
-
 structure!(TRANSITION = "struct xen_flask_transition" {
     field("ssid", Type::U32),
     field("tsid", Type::U32),
     field("tclass", Type::U32),
     field("newsid", Type::U32).out(),
 });
-
-// Only up to interface 4.7, and since then Xen refuses the call: `sids`, which it left in the place of `user`,
-// is never there.
+// The answer, a list of ids, went where the name was; it is no longer given.
 structure!(USERLIST = "struct xen_flask_userlist" {
     field("start_sid", Type::U32),
     field("size", Type::U32).inout(),
     field("u", Type::Union(&Union { tag: Tag::SubOp, min_size: 0, cases: &[
-        case(&[9], "user", handle!(In, Type::Chars(1), Count::Field("size"))),
+        case(&[], "user", handle!(In, Type::Chars(1), Count::Field("size"))),
+        case(&[], "sids", handle!(Out, Type::U32, Count::Field("size"))),
     ] })),
 });
 
-// A `bool_id` of -1 asks for the boolean called `name`.
+enumeration!(BOOL_ID = "a boolean's number, or none" { 0xffff_ffff => "by_name" });
 structure!(GETBOOL = "struct xen_flask_boolean" {
-    field("bool_id", Type::U32).inout(),
+    field("bool_id", Type::enumeration(Int::U32, &BOOL_ID)).inout(),
     field("enforcing", Type::BOOL8).out(),
     field("pending", Type::BOOL8).out(),
     field("new_value", Type::BOOL8),
@@ -61,7 +55,7 @@ structure!(GETBOOL = "struct xen_flask_boolean" {
     field("name", handle!(InOut, Type::Chars(1), Count::Field("size"))),
 });
 structure!(SETBOOL = "struct xen_flask_boolean" {
-    field("bool_id", Type::U32).inout(),
+    field("bool_id", Type::enumeration(Int::U32, &BOOL_ID)).inout(),
     field("enforcing", Type::BOOL8).out(),
     field("pending", Type::BOOL8).out(),
     field("new_value", Type::BOOL8),
@@ -69,16 +63,13 @@ structure!(SETBOOL = "struct xen_flask_boolean" {
     field("size", Type::U32),
     field("name", handle!(In, Type::Chars(1), Count::Field("size"))),
 });
-
 structure!(SETAVC_THRESHOLD = "struct xen_flask_setavc_threshold" { field("threshold", Type::U32) });
-
 structure!(HASH_STATS = "struct xen_flask_hash_stats" {
     field("entries", Type::U32).out(),
     field("buckets_used", Type::U32).out(),
     field("buckets_total", Type::U32).out(),
     field("max_chain_len", Type::U32).out(),
 });
-
 structure!(CACHE_STATS = "struct xen_flask_cache_stats" {
     field("cpu", Type::U32),
     field("lookups", Type::U32).out(),
@@ -88,36 +79,32 @@ structure!(CACHE_STATS = "struct xen_flask_cache_stats" {
     field("reclaims", Type::U32).out(),
     field("frees", Type::U32).out(),
 });
-
+// `ocon` says what the range is of: interrupts, I/O ports, memory, PCI devices. The names are Xen's own.
 structure!(OCONTEXT = "struct xen_flask_ocontext" {
     field("ocon", Type::U32),
     field("sid", Type::U32),
     field("low", Type::HEX64),
     field("high", Type::HEX64),
 });
-
 structure!(PEERSID = "struct xen_flask_peersid" {
     field("evtchn", Type::PORT),
     field("sid", Type::U32).out(),
 });
-
 structure!(RELABEL = "struct xen_flask_relabel" {
     field("domid", Type::DOMID32),
     field("sid", Type::U32),
 });
-
 structure!(DEVICETREE_LABEL = "struct xen_flask_devicetree_label" {
     field("sid", Type::U32),
     field("length", Type::U32),
     field("path", handle!(In, Type::Chars(1), Count::Field("length"))),
 });
 
-// FLASK_USER and FLASK_DISABLE are no longer implemented.
 commands!(CMD, OPS = "FLASK_*", &[ARG], {
-    1 => "FLASK_LOAD", 2 => "FLASK_GETENFORCE" returns Dec, 3 => "FLASK_SETENFORCE",
+    1 => "FLASK_LOAD", 2 => "FLASK_GETENFORCE" returns Bool, 3 => "FLASK_SETENFORCE",
     4 => "FLASK_CONTEXT_TO_SID", 5 => "FLASK_SID_TO_CONTEXT", 6 => "FLASK_ACCESS", 7 => "FLASK_CREATE",
     8 => "FLASK_RELABEL", 9 => "FLASK_USER", 10 => "FLASK_POLICYVERS" returns Dec, 11 => "FLASK_GETBOOL",
-    12 => "FLASK_SETBOOL", 13 => "FLASK_COMMITBOOLS", 14 => "FLASK_MLS" returns Dec, 15 => "FLASK_DISABLE",
+    12 => "FLASK_SETBOOL", 13 => "FLASK_COMMITBOOLS", 14 => "FLASK_MLS" returns Bool, 15 => "FLASK_DISABLE",
     16 => "FLASK_GETAVC_THRESHOLD" returns Dec, 17 => "FLASK_SETAVC_THRESHOLD", 18 => "FLASK_AVC_HASHSTATS",
     19 => "FLASK_AVC_CACHESTATS", 20 => "FLASK_MEMBER", 21 => "FLASK_ADD_OCONTEXT",
     22 => "FLASK_DEL_OCONTEXT", 23 => "FLASK_GET_PEER_SID", 24 => "FLASK_RELABEL_DOMAIN",
@@ -147,7 +134,7 @@ structure!(FLASK_OP = "struct xen_flask_op" {
     ] })),
 });
 
-const ARG: Arg = arg("op", handle!(InOut, Type::Struct(&FLASK_OP), Count::One));
+const ARG: Arg = arg("u_flask_op", handle!(InOut, Type::Struct(&FLASK_OP), Count::One));
 
 pub(super) const XSM_OP: Hypercall = Hypercall {
     number: 27,
