@@ -1,4 +1,122 @@
-//! bench
-pub(crate) fn bench(_: &[Measurement]) -> anyhow::Result<()> { Ok(()) }
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(crate) enum Measurement { Null }
+//! `cargo xtask bench`: what watching costs, side by side in one run.
+//!
+//! Machines are noisy, so ways are measured in turn, several rounds each, and medians are compared. The method stands
+//! in `docs/performance.md`.
+
+mod gdb;
+mod lab;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use crate::build::{self, Profile};
+use lab::{Bench, Way};
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Measurement {
+    /// A hypercall that does next to nothing, by a PV guest in a loop
+    Null,
+    /// From QEMU's start to a shell in dom0 with the toolstack up
+    Boot,
+    /// Real calls through the engine, decoded and recorded, on one core
+    Engine,
+}
+
+/// Rounds of each way.
+const NULL_ROUNDS: usize = 3;
+const BOOT_ROUNDS: usize = 5;
+/// Calls through the engine.
+const ENGINE_CALLS: u64 = 10_000_000;
+
+pub(crate) fn bench(only: &[Measurement]) -> anyhow::Result<()> {
+    let wanted = |what| only.is_empty() || only.contains(&what);
+    let hypovisor = build::hypovisor(Profile::Release)?;
+    build::run(Command::new(&hypovisor).args(["lab", "fetch"]))?;
+    let dir = build::target().join("bench");
+    std::fs::create_dir_all(&dir)?;
+    let bench = Bench::new(&hypovisor, &dir)?;
+    let results = dir.join("results.json");
+    let mut all = read_results(&results);
+    if wanted(Measurement::Null) {
+        all["null_hypercall"] = null_hypercall(&bench)?;
+    }
+    if wanted(Measurement::Boot) {
+        all["boot"] = boot(&bench)?;
+    }
+    if wanted(Measurement::Engine) {
+        all["engine"] = engine(&bench)?;
+    }
+    std::fs::write(&results, serde_json::to_string_pretty(&all)? + "\n")
+        .with_context(|| format!("cannot write {}", results.display()))?;
+    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
+    Ok(())
+}
+
+/// Earlier results are kept for what is not measured now.
+fn read_results(path: &Path) -> Value {
+    let read = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    read.unwrap_or_else(|| json!({}))
+}
+
+fn null_hypercall(bench: &Bench) -> anyhow::Result<Value> {
+    let mut ticks: [Vec<u64>; 3] = Default::default();
+    for _ in 0..NULL_ROUNDS {
+        for (way, ticks) in Way::ALL.into_iter().zip(&mut ticks) {
+            ticks.push(bench.null_ticks(way)?);
+        }
+    }
+    let [unmonitored, empty_hook, hypovisor] = ticks.map(|mut ticks| median(&mut ticks));
+    let gdb = bench.gdb_ticks()?;
+    Ok(json!({
+        "unmonitored_ticks": unmonitored,
+        "empty_hook_ticks": empty_hook,
+        "hypovisor_ticks": hypovisor,
+        "gdb_ticks": gdb,
+        "hypovisor_ratio": hypovisor as f64 / unmonitored as f64,
+        "empty_hook_ratio": empty_hook as f64 / unmonitored as f64,
+    }))
+}
+
+fn boot(bench: &Bench) -> anyhow::Result<Value> {
+    let (mut unmonitored, mut hypovisor) = (Vec::new(), Vec::new());
+    for _ in 0..BOOT_ROUNDS {
+        unmonitored.push(bench.boot_ms(Way::Unmonitored)?);
+        hypovisor.push(bench.boot_ms(Way::Hypovisor)?);
+    }
+    let (unmonitored, hypovisor) = (median(&mut unmonitored), median(&mut hypovisor));
+    Ok(json!({
+        "unmonitored_s": unmonitored as f64 / 1e3,
+        "hypovisor_s": hypovisor as f64 / 1e3,
+        "ratio": hypovisor as f64 / unmonitored as f64,
+    }))
+}
+
+/// Replays the recording of a boot.
+fn engine(bench: &Bench) -> anyhow::Result<Value> {
+    let recording = bench.boot_recording()?;
+    let mut build = build::cargo();
+    build.args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "hypovisor-engine",
+        "--example",
+        "engine_speed",
+    ]);
+    build::run(&mut build)?;
+    let program = build::target().join("release/examples/engine_speed");
+    let output = Command::new(&program).arg(&recording).arg(ENGINE_CALLS.to_string()).output()?;
+    serde_json::from_slice(&output.stdout).context("engine_speed did not print JSON")
+}
+
+fn median(values: &mut [u64]) -> u64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}

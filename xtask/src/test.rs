@@ -13,10 +13,18 @@ const LABS: [[&str; 2]; 3] = [["4.20", "10.0"], ["4.20", "11.1"], ["4.17", "10.0
 pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
     let hypovisor = build::hypovisor(Profile::Dev)?;
     for [xen, qemu] in LABS {
-        build::run(std::process::Command::new(&hypovisor).args(["lab", "fetch", "--xen", xen, "--qemu", qemu]))?;
+        build::run(
+            std::process::Command::new(&hypovisor).args(["lab", "fetch", "--xen", xen, "--qemu", qemu]),
+        )?;
     }
     let totals = run_tests(filter)?;
-    writeln!(std::io::stdout(), "\n{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.ignored)?;
+    writeln!(
+        std::io::stdout(),
+        "\n{} passed, {} failed, {} skipped",
+        totals.passed,
+        totals.failed,
+        totals.ignored
+    )?;
     if totals.failed > 0 || !totals.success {
         bail!("tests failed");
     }
@@ -74,7 +82,9 @@ mod tests {
     #[test]
     fn summaries_of_all_test_programs_add_up() {
         let mut totals = Totals::default();
-        totals.add("test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.25s");
+        totals.add(
+            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.25s",
+        );
         totals.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out");
         totals.add("test tests::passed ... ok");
         assert_eq!(totals, Totals { passed: 7, failed: 3, ignored: 1, success: false });

@@ -99,7 +99,10 @@ fn follow(handle: &'static Handle, place: &Place) {
         Count::Arg { index, .. } | Count::ArgPer { index, .. } => {
             assert!(index < place.registers, "{}: no argument register {index}", place.path);
         }
-        Count::Field(name) | Count::FieldBits(name) | Count::FieldTimes(name, _) | Count::FieldPer(name, _) => {
+        Count::Field(name)
+        | Count::FieldBits(name)
+        | Count::FieldTimes(name, _)
+        | Count::FieldPer(name, _) => {
             place.knows(name);
         }
         Count::Product(one, other) | Count::Least(one, other) | Count::Span(one, other) => {

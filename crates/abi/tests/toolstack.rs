@@ -44,6 +44,8 @@ impl Guest {
 }
 
 const SYSCTL: u64 = 35;
+const DOMCTL: u64 = 36;
+const DM_OP: u64 = 41;
 const PLATFORM_OP: u64 = 7;
 
 /// A page of zeros, with these words in front: a command, a version, and the union.
@@ -276,4 +278,184 @@ fn a_security_context_is_read_as_far_as_it_goes() {
         "xsm_op(u_flask_op={cmd=FLASK_SID_TO_CONTEXT, interface_version=1, \
          sid_context={sid=7, size=64->4, context=\"a:b:\"}})"
     );
+}
+
+/// A page of zeros, with a command, a version and a domain in front of the union.
+fn domctl(command: u32, version: u32, domain: u32, union: &[u32]) -> Guest {
+    Guest::default()
+        .with(0x1000, [0; 4096])
+        .words(0x1000, &[command, version, domain, 0])
+        .words(0x1010, union)
+}
+
+#[test]
+fn a_new_domain_gets_its_id() {
+    let config = [0, 1, 2, 3, 4, 0x27, 0, 2, 1023, 64, u32::MAX, 2, 1, 0, 0, 0x1ff, 0];
+    let before = domctl(1, 0x17, 0, &config);
+    let after = before.words(0x1008, &[7]);
+    let text = before.text(DOMCTL, &[0x1000], &after);
+    assert_eq!(
+        text,
+        "domctl(u_domctl={cmd=XEN_DOMCTL_createdomain, interface_version=0x17, domain=0->7, \
+         createdomain={ssidref=0, handle=01000000020000000300000004000000, \
+         flags=XEN_DOMCTL_CDF_hvm|XEN_DOMCTL_CDF_hap|XEN_DOMCTL_CDF_s3_integrity|XEN_DOMCTL_CDF_iommu, \
+         iommu_opts=0, max_vcpus=2, max_evtchn_port=1023, max_grant_frames=64, max_maptrack_frames=-1, \
+         grant_opts=version:2, altp2m_opts=XEN_DOMCTL_ALTP2M_mixed, vmtrace_size=0, cpupool_id=0, \
+         arch={emulation_flags=XEN_X86_EMU_LAPIC|XEN_X86_EMU_HPET|XEN_X86_EMU_PM|XEN_X86_EMU_RTC|\
+         XEN_X86_EMU_IOAPIC|XEN_X86_EMU_PIC|XEN_X86_EMU_VGA|XEN_X86_EMU_IOMMU|XEN_X86_EMU_PIT, \
+         misc_flags=0}}})"
+    );
+    let running = before.text(DOMCTL, &[0x1000], &Guest::default());
+    assert!(running.contains("domain=0, createdomain={ssidref=0,"), "{running}");
+}
+
+#[test]
+fn an_older_toolstack_creates_domains_without_altp2m() {
+    let config = [0, 1, 2, 3, 4, 0x1, 0, 2, 1023, 64, 1024, 1, 4096, 5, 1, 0];
+    let text = domctl(1, 0x15, 0, &config).text(DOMCTL, &[0x1000], &domctl(1, 0x15, 3, &config));
+    assert!(
+        text.ends_with(
+            "grant_opts=version:1, vmtrace_size=4096, cpupool_id=5, \
+             arch={emulation_flags=XEN_X86_EMU_LAPIC, misc_flags=0}}})"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_a_domain_is_like_is_not_known_before_xen_says() {
+    let before = domctl(5, 0x17, 1, &[0xdead; 28]);
+    let running = before.text(DOMCTL, &[0x1000], &Guest::default());
+    assert_eq!(running, "domctl(u_domctl={cmd=XEN_DOMCTL_getdomaininfo, interface_version=0x17, domain=1})");
+    let after = domctl(5, 0x17, 2, &[2, 0x0002_0004, 1024, 0]);
+    let text = before.text(DOMCTL, &[0x1000], &after);
+    assert!(
+        text.contains(
+            "domain=1->2, getdomaininfo={domain=2, flags=XEN_DOMINF_shutdown|shutdown_code:2, tot_pages=1024,"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn one_struct_sets_and_gets() {
+    let set = domctl(60, 0x17, 1, &[2, 1000, 3]);
+    let text = set.text(DOMCTL, &[0x1000], &Guest::default());
+    assert!(text.contains("tsc_info={tsc_mode=XEN_CPUID_TSC_MODE_NEVER_EMULATE, gtsc_khz=1000,"), "{text}");
+    let get = domctl(59, 0x17, 1, &[0xdead; 6]);
+    assert!(get.text(DOMCTL, &[0x1000], &Guest::default()).ends_with("domain=1})"));
+    let text = get.text(DOMCTL, &[0x1000], &domctl(59, 0x17, 1, &[0, 1000, 3]));
+    assert!(text.contains("tsc_info={tsc_mode=XEN_CPUID_TSC_MODE_DEFAULT, gtsc_khz=1000,"), "{text}");
+}
+
+#[test]
+fn buffers_of_pairs_travel_one_way_each() {
+    let set = domctl(34, 0x17, 1, &[4, 0, 0x5000, 0]).with(0x5000, [1, 2, 3, 4]);
+    let text = set.text(DOMCTL, &[0x1000], &set);
+    assert!(text.ends_with("hvmcontext={size=4, buffer=01020304}})"), "{text}");
+    let get = domctl(33, 0x17, 1, &[8, 0, 0x5000, 0]).with(0x5000, [0xee; 8]);
+    let text = get.text(DOMCTL, &[0x1000], &get.words(0x1010, &[2]).with(0x5000, [5, 6]));
+    assert!(text.ends_with("hvmcontext={size=8->2, buffer=0506}})"), "{text}");
+}
+
+#[test]
+fn a_schedulers_parameters_are_those_of_its_kind() {
+    let put = domctl(16, 0x17, 1, &[6, 0, 0x0032_0100]);
+    let text = put.text(DOMCTL, &[0x1000], &put);
+    assert!(
+        text.ends_with(
+            "scheduler_op={sched_id=XEN_SCHEDULER_CREDIT2, cmd=XEN_DOMCTL_SCHEDOP_putinfo, \
+             credit2={weight=256, cap=50}}})"
+        ),
+        "{text}"
+    );
+    let get = domctl(16, 0x17, 1, &[5, 1, 0xdead]);
+    let text = get.text(DOMCTL, &[0x1000], &domctl(16, 0x17, 1, &[5, 1, 0x100]));
+    assert!(text.ends_with("cmd=XEN_DOMCTL_SCHEDOP_getinfo, credit={weight=256, cap=0}}})"), "{text}");
+    let each = domctl(16, 0x17, 1, &[8, 3, 0x5000, 0, 1, 0]).words(0x5000, &[0, 0, 0, 1]);
+    let text = each.text(DOMCTL, &[0x1000], &each.words(0x5000, &[10000, 4000, 1]));
+    assert!(
+        text.ends_with(
+            "v={vcpus=[{rtds={period=10000, budget=4000, flags=XEN_DOMCTL_SCHEDRT_extra}, vcpuid=1}], \
+             nr_vcpus=1}}})"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn dirty_pages_are_bits() {
+    let words = [11, 1, 0, 0, 0x5000, 0, 12, 0, 0, 0];
+    let before = domctl(10, 0x17, 1, &words).with(0x5000, [0; 2]);
+    let after = before.words(0x1030, &[9, 4]).with(0x5000, [0xf0, 0x01]);
+    let text = before.text(DOMCTL, &[0x1000], &after);
+    assert!(
+        text.ends_with(
+            "shadow_op={op=XEN_DOMCTL_SHADOW_OP_CLEAN, mode=XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL, mb=0, \
+             dirty_bitmap=f001, pages=12, stats={fault_count=9, dirty_count=4}}})"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn frames_go_in_and_kinds_come_out() {
+    let before = domctl(61, 0x17, 1, &[2, 0, 0x5000, 0]).words(0x5000, &[0x10, 0, 0x11, 0]);
+    let after = before.words(0x5000, &[0x9000_0000, 0, 0xf000_0000, 0]);
+    let text = before.text(DOMCTL, &[0x1000], &after);
+    assert!(
+        text.ends_with(
+            "getpageframeinfo3={num=2, array=[0x10->XEN_DOMCTL_PFINFO_L1TAB|XEN_DOMCTL_PFINFO_LPINTAB, \
+             0x11->XEN_DOMCTL_PFINFO_XTAB]}})"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_events_options_are_shown_when_it_is_turned_on() {
+    let enable = domctl(77, 0x17, 1, &[0, 0, 0x0001_0101, 0, 0xff, 0]);
+    let text = enable.text(DOMCTL, &[0x1000], &enable);
+    assert!(
+        text.ends_with(
+            "monitor_op={op=XEN_DOMCTL_MONITOR_OP_ENABLE, event=XEN_DOMCTL_MONITOR_EVENT_WRITE_CTRLREG, \
+             mov_to_cr={index=VM_EVENT_X86_CR3, sync=true, onchangeonly=true, bitmask=0xff}}})"
+        ),
+        "{text}"
+    );
+    let ask = domctl(77, 0x17, 1, &[2, 0xdead]);
+    let text = ask.text(DOMCTL, &[0x1000], &domctl(77, 0x17, 1, &[2, 0x6]));
+    assert!(
+        text.ends_with("event=XEN_DOMCTL_MONITOR_EVENT_MOV_TO_MSR|XEN_DOMCTL_MONITOR_EVENT_SINGLESTEP}})"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_debuggers_buffer_is_read_or_written() {
+    let words = |write| [0, 0, 0xa000, 0, 0x5000, 0, 2, write];
+    let read = domctl(1000, 0x17, 1, &words(0)).with(0x5000, [0; 2]);
+    let text = read.text(DOMCTL, &[0x1000], &read.with(0x5000, [7, 8]));
+    assert!(text.ends_with("gva=0xa000, uva=0708, len=2, gwr=false, remain=0}})"), "{text}");
+    let write = domctl(1000, 0x17, 1, &words(1)).with(0x5000, [3, 4]);
+    let text = write.text(DOMCTL, &[0x1000], &write);
+    assert!(text.ends_with("gva=0xa000, uva=0304, len=2, gwr=true, remain=0}})"), "{text}");
+}
+
+#[test]
+fn a_device_models_second_buffer_is_what_its_op_says() {
+    let lists = Guest::default().words(0x1000, &[0x2000, 0, 24, 0, 0x3000, 0, 32, 0]);
+    let modified = lists.words(0x2000, &[11, 0, 2, 0, 0, 0]).words(0x3000, &[1, 0, 0x10, 0, 2, 0, 0x20, 0]);
+    assert_eq!(
+        modified.text(DM_OP, &[5, 2, 0x1000], &modified),
+        "dm_op(domid=5, nr_bufs=2, bufs=[{h=0x2000, size=24}, {h=[{nr=1, first_pfn=0x10}, \
+         {nr=2, first_pfn=0x20}], size=32}], \
+         op={op=XEN_DMOP_modified_memory, modified_memory={nr_extents=2, opaque=0}})"
+    );
+    let track = Guest::default()
+        .words(0x1000, &[0x2000, 0, 24, 0, 0x3000, 0, 2, 0])
+        .words(0x2000, &[7, 0, 16, 0, 0x100, 0])
+        .with(0x3000, [0; 2]);
+    let text = track.text(DM_OP, &[5, 2, 0x1000], &track.with(0x3000, [0xff, 0]));
+    assert!(text.contains("{h=ff00, size=2}], op={op=XEN_DMOP_track_dirty_vram,"), "{text}");
 }

@@ -14,9 +14,9 @@ use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::Gva;
 use hypovisor_sensor::{CR_READ_INTERCEPTS, Control, ControlOptions, Register, Vcpu as _, VcpuSensor};
 
-use crate::sys::{self, Block, Info, RegisterBuffer, RegisterHandle};
 use crate::stacks::Stacks;
-use crate::vcpu::{REGISTERS, REGISTER_NAMES, ReadRegister, Registers, TcgVcpu};
+use crate::sys::{self, Block, Info, RegisterBuffer, RegisterHandle};
+use crate::vcpu::{REGISTER_NAMES, REGISTERS, ReadRegister, Registers, TcgVcpu};
 
 /// Where the upper, kernel half of the address space begins.
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
@@ -111,8 +111,12 @@ pub unsafe fn install(
 
 fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut socket = None;
-    let mut parsed =
-        Arguments { socket: PathBuf::new(), ring_bytes: DEFAULT_RING_BYTES, mend_cr_reads: true, only_hooks: false };
+    let mut parsed = Arguments {
+        socket: PathBuf::new(),
+        ring_bytes: DEFAULT_RING_BYTES,
+        mend_cr_reads: true,
+        only_hooks: false,
+    };
     for argument in arguments {
         match argument.split_once('=') {
             Some(("socket", path)) => socket = Some(PathBuf::from(path)),

@@ -163,12 +163,7 @@ impl Instruction {
         let userdata = std::ptr::without_provenance_mut(userdata);
         // SAFETY: QEMU's pointer, live for the whole callback; `userdata` is a number that nobody follows.
         unsafe {
-            qemu_plugin_register_vcpu_insn_exec_cb(
-                self.0,
-                callback,
-                CallbackFlags::ReadRegisters,
-                userdata,
-            );
+            qemu_plugin_register_vcpu_insn_exec_cb(self.0, callback, CallbackFlags::ReadRegisters, userdata);
         }
     }
 }

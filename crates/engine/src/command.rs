@@ -16,7 +16,9 @@ pub enum CommandError {
     #[error("no QEMU command line given; put it behind --, as in: hypovisor run -- qemu-system-x86_64 …")]
     Empty,
     /// The program does not exist or cannot be run.
-    #[error("cannot run {program}: {source}; install QEMU 10.0 or later (Debian: qemu-system-x86), or give its path")]
+    #[error(
+        "cannot run {program}: {source}; install QEMU 10.0 or later (Debian: qemu-system-x86), or give its path"
+    )]
     Missing {
         /// What was to be run.
         program: String,
@@ -46,7 +48,9 @@ pub enum CommandError {
     #[error("cannot understand the RAM size in -m {0}")]
     RamSize(String),
     /// The plugin's file is not where it is expected.
-    #[error("the QEMU plugin {name} is not beside the hypovisor program nor in HYPOVISOR_PLUGIN_DIR (looked in {looked})")]
+    #[error(
+        "the QEMU plugin {name} is not beside the hypovisor program nor in HYPOVISOR_PLUGIN_DIR (looked in {looked})"
+    )]
     NoPlugin {
         /// Its file name.
         name: String,
@@ -134,7 +138,10 @@ impl QemuCommand {
         parse_version(&text).ok_or_else(|| {
             let errors = String::from_utf8_lossy(&output.stderr);
             let last = errors.lines().chain(text.lines()).rfind(|line| !line.trim().is_empty());
-            CommandError::NotQemu { program: program(), output: last.unwrap_or("no output").trim().to_owned() }
+            CommandError::NotQemu {
+                program: program(),
+                output: last.unwrap_or("no output").trim().to_owned(),
+            }
         })
     }
 
@@ -252,7 +259,8 @@ fn parse_version(text: &str) -> Option<QemuVersion> {
 pub fn find_plugin(plugin_api: u32) -> Result<PathBuf, CommandError> {
     let name = format!("libhypovisor_tcg_v{plugin_api}.so");
     let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
-    let mut places: Vec<PathBuf> = std::env::var_os("HYPOVISOR_PLUGIN_DIR").map(PathBuf::from).into_iter().collect();
+    let mut places: Vec<PathBuf> =
+        std::env::var_os("HYPOVISOR_PLUGIN_DIR").map(PathBuf::from).into_iter().collect();
     if let Some(beside) = beside {
         places.push(beside.join("../lib/hypovisor"));
         // Test programs stand one directory below what cargo builds for users.
@@ -300,14 +308,21 @@ mod tests {
         assert_eq!(api("QEMU emulator version 10.0.13 (Debian 1:10.0.13)").unwrap(), 4);
         assert_eq!(api("QEMU emulator version 11.0.0").unwrap(), 4);
         assert_eq!(api("QEMU emulator version 11.1.3").unwrap(), 7);
-        assert!(matches!(api("QEMU emulator version 7.2.22"), Err(CommandError::TooOld { major: 7, minor: 2 })));
+        assert!(matches!(
+            api("QEMU emulator version 7.2.22"),
+            Err(CommandError::TooOld { major: 7, minor: 2 })
+        ));
         assert_eq!(parse_version("GNU bash, version 5.2"), None);
     }
 
     #[test]
     fn a_users_own_memory_backend_is_kept() {
-        let additions =
-            Additions { control_socket: "/c".as_ref(), qmp_socket: "/q".as_ref(), ring_bytes: None, only_hooks: false };
+        let additions = Additions {
+            control_socket: "/c".as_ref(),
+            qmp_socket: "/q".as_ref(),
+            ring_bytes: None,
+            only_hooks: false,
+        };
         let with = |args: &[&str]| qemu(args).watched("/p.so".as_ref(), &additions).unwrap().args;
         assert!(with(&["-m", "1G"]).contains(&"memory-backend=hypovisor-ram".into()));
         let own = with(&["-machine", "q35,memory-backend=mine", "-S"]);

@@ -108,11 +108,8 @@ impl Domains {
 
     /// Notes a domain's name.
     pub fn name(&mut self, id: u16, name: &str) {
-        let domain = self.0.entry(id).or_insert_with(|| Domain {
-            id,
-            name: String::new(),
-            kind: DomainKind::Unknown,
-        });
+        let domain =
+            self.0.entry(id).or_insert_with(|| Domain { id, name: String::new(), kind: DomainKind::Unknown });
         name.clone_into(&mut domain.name);
     }
 

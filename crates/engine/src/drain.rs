@@ -49,7 +49,12 @@ impl Drain {
         let pairing = Pairing::new(consumers.len());
         let rings = consumers
             .into_iter()
-            .map(|consumer| Ring { consumer, batch: vec![0; BATCH_BYTES].into(), copied: 0, malformed: false })
+            .map(|consumer| Ring {
+                consumer,
+                batch: vec![0; BATCH_BYTES].into(),
+                copied: 0,
+                malformed: false,
+            })
             .collect();
         Self { rings, pairing, records: 0 }
     }
@@ -94,13 +99,19 @@ impl Drain {
         self.pairing.finish(clock, sink)
     }
 
-    fn round_until<S: CallSink>(&mut self, until: u64, clock: &Clock, sink: &mut S) -> Result<Round, S::Error> {
+    fn round_until<S: CallSink>(
+        &mut self,
+        until: u64,
+        clock: &Clock,
+        sink: &mut S,
+    ) -> Result<Round, S::Error> {
         let mut round = Round::default();
         for ring in &mut self.rings {
             ring.copied = if ring.malformed { 0 } else { ring.consumer.copy(&mut ring.batch) };
             round.more |= ring.copied == BATCH_BYTES;
         }
-        let mut readers: Vec<Records<'_>> = self.rings.iter().map(|ring| Records::new(&ring.batch[..ring.copied])).collect();
+        let mut readers: Vec<Records<'_>> =
+            self.rings.iter().map(|ring| Records::new(&ring.batch[..ring.copied])).collect();
         let mut malformed = vec![false; readers.len()];
         while let Some(pcpu) = earliest(&readers, until) {
             match readers[pcpu].next() {

@@ -9,19 +9,19 @@
 #![forbid(unsafe_code)]
 
 pub mod call;
-pub mod watch;
+pub mod clock;
+pub mod command;
+pub mod domains;
+pub mod drain;
 pub mod event_json;
 pub mod event_line;
-pub mod stats;
-pub mod report;
+pub mod pairing;
+pub mod qmp;
 pub mod recording;
+pub mod report;
+pub mod session;
+pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;
 mod utc;
-pub mod session;
-pub mod qmp;
-pub mod pairing;
-pub mod drain;
-pub mod domains;
-pub mod command;
-pub mod clock;
+pub mod watch;

@@ -322,9 +322,9 @@ mod tests {
 
     #[test]
     fn a_call_that_never_returns_is_unfinished() {
-        let seen = pair(&[(0, Ok(entry(0, 17, [0; 6]))), (0, Ok(entry(1, 17, [0; 6]))), (0, Err(exit(1, None)))]);
-        let expected =
-            [(0, 0, Outcome::Unfinished, None, None), (0, 1, Outcome::Returned(0), None, None)];
+        let seen =
+            pair(&[(0, Ok(entry(0, 17, [0; 6]))), (0, Ok(entry(1, 17, [0; 6]))), (0, Err(exit(1, None)))]);
+        let expected = [(0, 0, Outcome::Unfinished, None, None), (0, 1, Outcome::Returned(0), None, None)];
         assert_eq!(seen.0, expected);
     }
 

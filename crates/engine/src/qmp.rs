@@ -161,7 +161,8 @@ mod tests {
     #[test]
     fn nonsense_is_no_memory_map() {
         assert_eq!(parse_memory_map(""), None);
-        let odd = "FlatView #0\n AS \"memory\", root: system\n  ffff-0000 (prio 0, ram): x\n  zz (prio 0, ram): \n";
+        let odd =
+            "FlatView #0\n AS \"memory\", root: system\n  ffff-0000 (prio 0, ram): x\n  zz (prio 0, ram): \n";
         assert_eq!(parse_memory_map(odd), None);
     }
 }

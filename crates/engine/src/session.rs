@@ -45,7 +45,9 @@ pub enum SessionError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// Sensor and engine are of different versions.
-    #[error("the sensor in QEMU speaks protocol {sensor}, this engine {PROTOCOL}: use the same hypovisor for both")]
+    #[error(
+        "the sensor in QEMU speaks protocol {sensor}, this engine {PROTOCOL}: use the same hypovisor for both"
+    )]
     Protocol {
         /// The sensor's.
         sensor: u64,
@@ -292,8 +294,8 @@ impl Session {
         let Some(path) = &self.symbols else {
             return Ok(Profile::build(&image, None)?.0);
         };
-        let contents = std::fs::read(path)
-            .map_err(|source| SessionError::Symbols { path: path.clone(), source })?;
+        let contents =
+            std::fs::read(path).map_err(|source| SessionError::Symbols { path: path.clone(), source })?;
         let name = path.display().to_string();
         Ok(Profile::build(&image, Some((&name, &contents)))?.0)
     }

@@ -249,9 +249,8 @@ impl Message {
                 let layout = words.get(1..7)?;
                 let layout = (layout[0] != u64::MAX).then(|| FrameLayout::from_words(layout));
                 let (hooks, rest) = words.get(7..)?.as_chunks::<2>();
-                let hook = |[kind, gva]: &[u64; 2]| {
-                    Some(Hook { kind: HookKind::from_word(*kind)?, gva: Gva(*gva) })
-                };
+                let hook =
+                    |[kind, gva]: &[u64; 2]| Some(Hook { kind: HookKind::from_word(*kind)?, gva: Gva(*gva) });
                 let hooks: Vec<Hook> = hooks.iter().map(hook).collect::<Option<_>>()?;
                 let sane = rest.is_empty() && hooks.len() <= MAX_HOOKS;
                 // A layout that is given must be a whole one.
@@ -284,11 +283,20 @@ impl FrameLayout {
     const LIMIT: u64 = 1 << 16;
 
     fn words(self) -> [u64; 6] {
-        [self.processor_id, self.current_vcpu, self.vcpu_id, self.vcpu_domain, self.domain_id, self.multicall_call].map(u64::from)
+        [
+            self.processor_id,
+            self.current_vcpu,
+            self.vcpu_id,
+            self.vcpu_domain,
+            self.domain_id,
+            self.multicall_call,
+        ]
+        .map(u64::from)
     }
 
     fn from_words(words: &[u64]) -> Option<Self> {
-        let [processor_id, current_vcpu, vcpu_id, vcpu_domain, domain_id, multicall_call] = *words.first_chunk()?;
+        let [processor_id, current_vcpu, vcpu_id, vcpu_domain, domain_id, multicall_call] =
+            *words.first_chunk()?;
         let checked = |word: u64| u32::try_from(word).ok().filter(|_| word < Self::LIMIT);
         Some(Self {
             processor_id: checked(processor_id)?,
@@ -347,7 +355,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn layout() -> FrameLayout {
-        FrameLayout { processor_id: 200, current_vcpu: 208, vcpu_id: 0, vcpu_domain: 16, domain_id: 0, multicall_call: 8 }
+        FrameLayout {
+            processor_id: 200,
+            current_vcpu: 208,
+            vcpu_id: 0,
+            vcpu_domain: 16,
+            domain_id: 0,
+            multicall_call: 8,
+        }
     }
 
     #[test]

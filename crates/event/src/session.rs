@@ -106,8 +106,7 @@ impl Rings {
         let geometry = self.geometry;
         let control =
             Mapping::new(&self.fd, geometry.control_at(ring), PAGE_SIZE as usize, Access::ReadWrite)?;
-        let data =
-            Mapping::mirrored(&self.fd, geometry.data_at(ring), geometry.ring_bytes as usize, data)?;
+        let data = Mapping::mirrored(&self.fd, geometry.data_at(ring), geometry.ring_bytes as usize, data)?;
         Ok((control, data))
     }
 }

@@ -23,8 +23,9 @@ pub(crate) fn attach(args: &AttachArgs) -> anyhow::Result<u8> {
     }
     let socket = PathBuf::from(&manifest.control_socket);
     let stop = StopRequest::install()?;
-    let mut session = Session::connect(&socket, until(CONNECT_TIMEOUT))
-        .with_context(|| format!("QEMU (process {}) of this recording is not there to attach to", manifest.qemu_pid))?;
+    let mut session = Session::connect(&socket, until(CONNECT_TIMEOUT)).with_context(|| {
+        format!("QEMU (process {}) of this recording is not there to attach to", manifest.qemu_pid)
+    })?;
     if !session.resumed() {
         bail!("the sensor in QEMU (process {}) was not watching yet; start QEMU again", manifest.qemu_pid);
     }

@@ -11,8 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// decodes it and says who made it. Nothing in the hypervisor or its guests is changed, and they cannot tell.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 all is well; 1 findings, such as lost events; 2 an error, told in one line.\n\
-    Start with `hypovisor lab run --record DIR`: it needs no hypervisor of your own.")]
+#[command(
+    after_help = "Exit codes: 0 all is well; 1 findings, such as lost events; 2 an error, told in one line.\n\
+    Start with `hypovisor lab run --record DIR`: it needs no hypervisor of your own."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

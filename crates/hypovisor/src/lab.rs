@@ -81,7 +81,12 @@ fn work(args: &LabRunArgs) -> anyhow::Result<Work> {
     if let Some(files) = args.files.as_ref().filter(|files| !files.is_dir()) {
         bail!("{} is not a directory", files.display());
     }
-    Ok(Work { domus: domus.collect(), script: args.script.clone(), files: args.files.clone(), stay_up: false })
+    Ok(Work {
+        domus: domus.collect(),
+        script: args.script.clone(),
+        files: args.files.clone(),
+        stay_up: false,
+    })
 }
 
 fn unmonitored(args: &LabRunArgs, session: &mut LabSession, deadline: Instant) -> anyhow::Result<Outcome> {
@@ -127,11 +132,8 @@ fn monitored(
     let mut command =
         QemuCommand { program: lab_command.program, args: lab_command.args, env: lab_command.env };
     add_gdb(args, &mut command.args);
-    let options = WatchOptions {
-        symbols: symbols(args, prepared),
-        ring_bytes: None,
-        only_hooks: args.only_hooks,
-    };
+    let options =
+        WatchOptions { symbols: symbols(args, prepared), ring_bytes: None, only_hooks: args.only_hooks };
     let shared = Shared::default();
     std::thread::scope(|scope| {
         let engine = scope.spawn(|| watch(args, &command, &options, &shared));

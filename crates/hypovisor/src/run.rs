@@ -31,7 +31,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<u8> {
         None => Output::print(args.json),
     };
     let status = follow(&mut watch, &mut output, |_| Ok(stop.is_set()))?;
-    let lost: u64 = watch.session().counters().map(|counters| counters.lost_calls + counters.lost_results).sum();
+    let lost: u64 =
+        watch.session().counters().map(|counters| counters.lost_calls + counters.lost_results).sum();
     output.finish()?;
     if !status.success() && !stop.is_set() {
         bail!("QEMU ended with {status}");

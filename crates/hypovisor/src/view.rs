@@ -46,7 +46,9 @@ struct Filter<'a> {
 impl<'a> Filter<'a> {
     fn new(args: &'a TraceArgs) -> anyhow::Result<Self> {
         if let Some(unknown) = args.hypercall.iter().find(|name| !is_known(name)) {
-            bail!("no hypercall or sub-op is called {unknown:?}; names are those of Xen's headers, or a number");
+            bail!(
+                "no hypercall or sub-op is called {unknown:?}; names are those of Xen's headers, or a number"
+            );
         }
         Ok(Self { domains: &args.domain, hypercalls: &args.hypercall, failed: args.failed })
     }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!     cargo run -p hypovisor-lab --example boot -- [--xen 4.17] [--qemu 11.1] [--domu pv,pvh] [--script FILE]
-//!         [--files DIR] [--console] [--parallel] [--qemu-arg ARG]... [--dom0-option OPTION]... [--xen-option OPTION]... [--seconds N]
+//!         [--files DIR] [--console] [--parallel] [--qemu-arg ARG]... [--dom0-option OPTION]...
+//!         [--xen-option OPTION]...
+//!         [--seconds N]
 //! ```
 //!
 //! The exit code is that of the work.

@@ -39,6 +39,7 @@ mod spawn;
 mod stamp;
 mod tree;
 mod work;
+mod workdir;
 pub mod xentrace;
 
 pub use bundle::{Bundle, QemuVersion, XenVersion};

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tempfile::TempDir;
 
 use crate::channel::Channel;
 use crate::command::{CommandError, QemuCommand};
@@ -23,6 +22,7 @@ use crate::machine::{CHANNELS, INITRD_LINK, KERNEL_LINK, Machine, SessionFiles, 
 use crate::notice::{LabDomainId, Lines, Notice};
 use crate::prepare::Prepared;
 use crate::work::Work;
+use crate::workdir::WorkDir;
 
 /// How often the observer is asked whether to go on, while nothing comes.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -142,13 +142,13 @@ pub struct Session {
     failure: Option<String>,
     started: Instant,
     // Dropped last: the sockets above live in it.
-    _dir: TempDir,
+    _dir: WorkDir,
 }
 
 impl Session {
     /// Sets up a session: makes the disks of its work and listens for QEMU, in a temporary directory of its own.
     pub fn new(prepared: &Prepared, machine: &Machine, work: &Work) -> Result<Self, SessionError> {
-        let dir = tempfile::Builder::new().prefix("hypovisor-lab-").tempdir().map_err(SessionError::SetUp)?;
+        let dir = WorkDir::new().map_err(SessionError::SetUp)?;
         let path = dir.path();
         link_boot_files(prepared, path).map_err(SessionError::SetUp)?;
         let control_disk = path.join("control.cpio");

@@ -222,8 +222,8 @@ impl Drop for Mapping {
 }
 
 fn check_length(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<(), MappingError> {
-    let stat = rustix::fs::fstat(fd)
-        .map_err(|source| MappingError::System { action: "inspect", len, source })?;
+    let stat =
+        rustix::fs::fstat(fd).map_err(|source| MappingError::System { action: "inspect", len, source })?;
     let (actual, wanted) = (stat.st_size as u64, offset.saturating_add(len as u64));
     if wanted > actual { Err(MappingError::TooShort { actual, wanted }) } else { Ok(()) }
 }

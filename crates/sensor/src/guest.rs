@@ -1,6 +1,8 @@
 //! Guest memory, copied into the record under construction.
 
-use hypovisor_abi::capture::{MAX_SEGMENT_BYTES, MAX_SEGMENTS, Piece, Reader, SEGMENT_HEADER_BYTES, UNREADABLE};
+use hypovisor_abi::capture::{
+    MAX_SEGMENT_BYTES, MAX_SEGMENTS, Piece, Reader, SEGMENT_HEADER_BYTES, UNREADABLE,
+};
 use hypovisor_machine::nested::{self, GuestPaging};
 use hypovisor_machine::{Gpa, Gva, MemoryError, PAGE_SIZE, PhysicalMemory, paging};
 use hypovisor_mapping::Ram;

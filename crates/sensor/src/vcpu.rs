@@ -183,9 +183,12 @@ impl VcpuSensor {
         }
         let preempted = match kind {
             // The function returns an `int`: the upper half of RAX is anything.
-            HookKind::HvmExit => vcpu.read_register(Register::Rax).map(|rax| rax as u32) == Some(HVM_PREEMPTED),
+            HookKind::HvmExit => {
+                vcpu.read_register(Register::Rax).map(|rax| rax as u32) == Some(HVM_PREEMPTED)
+            }
             _ => {
-                frame.rip() == pending.rip.wrapping_sub(PV_CALL_BYTES) && frame.rax() == pending.registers.number
+                frame.rip() == pending.rip.wrapping_sub(PV_CALL_BYTES)
+                    && frame.rax() == pending.registers.number
             }
         };
         let reissue = preempted.then(|| Reissue {
@@ -202,11 +205,16 @@ impl VcpuSensor {
         let Some(outer) = self.outer else { return };
         let Some(call) = self.read_inner(ram, &outer, vcpu) else { return };
         let (who, mode, cpl) = self.inner_caller(ram, &outer);
-        let registers = Registers { number: call[0], args: call[2..].try_into().unwrap_or([0; 6]), width: outer.registers.width };
+        let registers = Registers {
+            number: call[0],
+            args: call[2..].try_into().unwrap_or([0; 6]),
+            width: outer.registers.width,
+        };
         let caller = Caller { domain: who.domain, vcpu: who.vcpu, mode, cpl, cs: 0, rip: outer.rip, rsp: 0 };
         let sequence = self.take_sequence();
         let parent = Some(outer.sequence);
-        let entry = Entry { sequence, time_ticks, caller, parent, number: registers.number, args: registers.args };
+        let entry =
+            Entry { sequence, time_ticks, caller, parent, number: registers.number, args: registers.args };
         let recorded = self.record_entry(ram, Kind::InnerEntry, &entry, &registers, vcpu);
         self.inner = Some(Pending { sequence, recorded, registers, ..outer });
     }
@@ -285,7 +293,11 @@ impl VcpuSensor {
         let layout = self.control.layout().copied();
         let who = layout.map_or(Who::UNKNOWN, |layout| self.identify(ram, &layout, outer.vcpu, || None));
         let cpl = if outer.mode.is_pv() { 3 } else { 0 };
-        let cpl = self.vmcb.filter(|_| !outer.mode.is_pv()).and_then(|vmcb| vmcb.mode(ram).ok()).map_or(cpl, |(_, cpl)| cpl);
+        let cpl = self
+            .vmcb
+            .filter(|_| !outer.mode.is_pv())
+            .and_then(|vmcb| vmcb.mode(ram).ok())
+            .map_or(cpl, |(_, cpl)| cpl);
         (who, outer.mode, cpl)
     }
 

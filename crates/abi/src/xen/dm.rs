@@ -34,10 +34,11 @@ flag_set!(SBDF = "XEN_DMOP_PCI_SBDF" {} parts {
     0xffff_0000 => "segment", 0xff00 => "bus", 0xf8 => "device", 0x7 => "function",
 });
 /// A port, an address or a PCI device.
-const BOUND: Type = Type::Union(&Union { tag: Tag::Field("type"), min_size: 0, cases: &[
-    case(&[2], "", Type::flags(Int::U64Aligned, &SBDF)),
-    case(&[], "", Type::HEX64A),
-] });
+const BOUND: Type = Type::Union(&Union {
+    tag: Tag::Field("type"),
+    min_size: 0,
+    cases: &[case(&[2], "", Type::flags(Int::U64Aligned, &SBDF)), case(&[], "", Type::HEX64A)],
+});
 structure!(IOREQ_SERVER_RANGE = "struct xen_dm_op_ioreq_server_range" {
     field("id", SERVER_ID),
     field("pad", Type::U16),

@@ -29,6 +29,7 @@ pub(crate) const RENAMED: &[(&str, &str, &str)] =
 pub(crate) const NAMES: &[(&str, &str)] = &[
     ("MMU_UPDATE_PREEMPTED", "only Xen itself sets it: it is defined in xen/arch/x86/mm.c"),
     ("XENFEAT_grant_map_identity", "deprecated: the define stands in a comment"),
+    ("XEN_DOMCTL_SHADOW_OP_ENABLE_TRANSLATE", "no longer supported: the define stands in a comment"),
     ("XEN_DOMCTL_soft_reset_cont", "only Xen itself calls it so: defined for __XEN__"),
     ("LAPIC_REGS", SAVE_TYPE),
     ("PCI_IRQ", SAVE_TYPE),

@@ -12,8 +12,10 @@ use crate::FINDINGS;
 use crate::cli::WitnessArgs;
 
 pub(crate) fn witness(args: &WitnessArgs) -> anyhow::Result<u8> {
-    let bytes = std::fs::read(&args.trace).with_context(|| format!("cannot read {}", args.trace.display()))?;
-    let trace = Trace::parse(&bytes).with_context(|| format!("{} is not Xen's trace", args.trace.display()))?;
+    let bytes =
+        std::fs::read(&args.trace).with_context(|| format!("cannot read {}", args.trace.display()))?;
+    let trace =
+        Trace::parse(&bytes).with_context(|| format!("{} is not Xen's trace", args.trace.display()))?;
     let calls = Recording::open(&args.recording)?.calls()?;
     let recorded: Vec<witness::RecordedCall> =
         calls.map(|call| call.map(|call| as_witnessed(&call))).collect::<Result<_, _>>()?;
@@ -43,7 +45,10 @@ fn print(args: &WitnessArgs, agreement: &Agreement) -> anyhow::Result<()> {
         writeln!(out, "{object}")?;
         return Ok(());
     }
-    writeln!(out, "Xen's own trace agrees on {matched} of {window_calls} calls; {missing} missing, {extra} extra")?;
+    writeln!(
+        out,
+        "Xen's own trace agrees on {matched} of {window_calls} calls; {missing} missing, {extra} extra"
+    )?;
     if lost_records > 0 {
         writeln!(out, "Xen lost {lost_records} records of its trace: it is no full witness")?;
     }

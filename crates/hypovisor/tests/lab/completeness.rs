@@ -5,7 +5,8 @@ use std::path::Path;
 use hypovisor_engine::call::Outcome;
 use hypovisor_engine::recording::{RecordedCall, Recording};
 use hypovisor_lab::guests::{
-    self, GUEST_MARKS, GuestKind, KnownArgument, MARK_NUMBER, Program, guest_name, known_sequence, mark_number,
+    self, GUEST_MARKS, GuestKind, KnownArgument, MARK_NUMBER, Program, guest_name, known_sequence,
+    mark_number,
 };
 
 use crate::support::{hypovisor, one_machine, run, text};
@@ -35,7 +36,9 @@ fn check(xen: &str, qemu: &str, symbols: &str) {
     let script = dir.path().join("script");
     std::fs::write(&script, SCRIPT).unwrap();
     let mut command = hypovisor();
-    command.args(["lab", "run", "--xen", xen, "--qemu", qemu, "--symbols", symbols, "--record"]).arg(&recording);
+    command
+        .args(["lab", "run", "--xen", xen, "--qemu", qemu, "--symbols", symbols, "--record"])
+        .arg(&recording);
     command.arg("--files").arg(&files).arg("--script").arg(&script);
     let output = run(&mut command, 0);
     assert_eq!(text(&output.stderr).matches("known: done").count(), 2, "{}", text(&output.stderr));

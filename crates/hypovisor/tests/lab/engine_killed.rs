@@ -13,7 +13,8 @@ use hypovisor_lab::{Lab, Machine, Observer, QemuVersion, Session, Silent, Work, 
 use crate::support::{error_line, hypovisor, one_machine, run};
 
 /// Makes hypercalls all the time and tells how far it is, every fifth of a second.
-const TICKING: &str = "i=0; while [ $i -lt 60 ]; do xl list >/dev/null; echo tick $i; sleep 0.2; i=$((i+1)); done\n";
+const TICKING: &str =
+    "i=0; while [ $i -lt 60 ]; do xl list >/dev/null; echo tick $i; sleep 0.2; i=$((i+1)); done\n";
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -90,7 +91,11 @@ fn the_vm_outlives_the_engine_and_another_one_takes_over() {
 
         let before = calls(&recording);
         let last = before.iter().map(|call| call.time_ns).max().unwrap();
-        assert!(killed_at - last < 1_500_000_000, "the last second at most is lost, not {} ms", (killed_at - last) / 1_000_000);
+        assert!(
+            killed_at - last < 1_500_000_000,
+            "the last second at most is lost, not {} ms",
+            (killed_at - last) / 1_000_000
+        );
         assert_eq!(Recording::open(&recording).unwrap().manifest().state, State::Running);
         ticking.wait_for("tick 15\n");
 

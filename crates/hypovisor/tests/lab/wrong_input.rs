@@ -33,7 +33,8 @@ fn a_qemu_with_too_old_a_plugin_interface_is_refused() {
     // Debian 12's QEMU, as far as it gets here: what it answers when it is asked for its version.
     let dir = tempfile::tempdir().unwrap();
     let qemu = dir.path().join("qemu-system-x86_64");
-    std::fs::write(&qemu, "#!/bin/sh\necho 'QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)'\n").unwrap();
+    std::fs::write(&qemu, "#!/bin/sh\necho 'QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)'\n")
+        .unwrap();
     std::fs::set_permissions(&qemu, std::fs::Permissions::from_mode(0o755)).unwrap();
     let output = run(hypovisor().arg("run").arg("--").arg(&qemu), 2);
     assert!(error_line(&output).contains("7.2 is too old"));

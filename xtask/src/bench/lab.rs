@@ -1,0 +1,147 @@
+//! Lab machines for the benchmark, watched in different ways.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+
+use super::gdb::Breakpoint;
+
+/// How a machine is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Not at all: a plain QEMU without our plugin, with RAM of its own.
+    Unmonitored,
+    /// Hooks that do nothing: the least that any hook costs.
+    EmptyHook,
+    /// Everything captured, decoded and recorded.
+    Hypovisor,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 3] = [Self::Unmonitored, Self::EmptyHook, Self::Hypovisor];
+}
+
+/// Runs the guest `null` and prints what it said.
+const NULL_SCRIPT: &str = "set -e
+xl create /lab/files/null-pv.cfg >&2
+tries=0
+while xl domid null-pv >/dev/null 2>&1; do tries=$((tries + 1)); [ $tries -lt 600 ]; sleep 0.1; done
+cat /var/log/xen/console/guest-null-pv.log
+";
+/// Waits for the debugger, then makes so many calls that a handful of stops can be timed.
+const GDB_SCRIPT: &str = "echo ready
+sleep 3
+/lab/files/hcall --loop 100000 17 0 >/dev/null
+";
+/// Stops that are timed with the debugger.
+const GDB_STOPS: usize = 200;
+
+/// What the measurements share.
+pub(crate) struct Bench {
+    hypovisor: PathBuf,
+    dir: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new(hypovisor: &Path, dir: &Path) -> anyhow::Result<Self> {
+        let scratch = tempfile::tempdir()?;
+        let files = scratch.path().join("files");
+        let mut guests = Command::new(hypovisor);
+        crate::build::run(guests.args(["lab", "guests"]).arg(files).stdout(Stdio::null()))?;
+        Ok(Self { hypovisor: hypovisor.to_owned(), dir: dir.to_owned(), scratch })
+    }
+
+    /// A lab run with this script; the recording, if one is made, replaces the last.
+    fn lab_run(&self, way: Way, script: &str) -> anyhow::Result<Command> {
+        let path = self.scratch.path().join("script");
+        std::fs::write(&path, script)?;
+        let mut run = Command::new(&self.hypovisor);
+        run.args(["lab", "run", "--files"]).arg(self.scratch.path().join("files")).arg("--script").arg(path);
+        match way {
+            Way::Unmonitored => run.arg("--unmonitored"),
+            Way::EmptyHook => run.arg("--only-hooks"),
+            Way::Hypovisor => {
+                let recording = self.recording();
+                if recording.exists() {
+                    std::fs::remove_dir_all(&recording)?;
+                }
+                run.arg("--record").arg(recording)
+            }
+        };
+        run.stdout(Stdio::piped()).stderr(Stdio::null());
+        Ok(run)
+    }
+
+    fn recording(&self) -> PathBuf {
+        self.dir.join("recording")
+    }
+
+    /// Ticks of a null hypercall: the median over the guest's rounds.
+    pub(crate) fn null_ticks(&self, way: Way) -> anyhow::Result<u64> {
+        let output = self.lab_run(way, NULL_SCRIPT)?.output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let figure = said.split("median_ticks=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let ticks = figure.and_then(|figure| figure.parse().ok());
+        let ticks = ticks.with_context(|| format!("the guest did not measure: {said}"))?;
+        writeln!(std::io::stderr(), "null hypercall, {way:?}: {ticks} ticks")?;
+        Ok(ticks)
+    }
+
+    /// Milliseconds from starting `lab run` to the first word from dom0's shell.
+    pub(crate) fn boot_ms(&self, way: Way) -> anyhow::Result<u64> {
+        let start = Instant::now();
+        let mut run = self.lab_run(way, "echo up\n")?.spawn()?;
+        wait_for(&mut run, "up")?;
+        let elapsed = start.elapsed().as_millis() as u64;
+        run.wait()?;
+        writeln!(std::io::stderr(), "boot, {way:?}: {elapsed} ms")?;
+        Ok(elapsed)
+    }
+
+    /// The recording of a boot.
+    pub(crate) fn boot_recording(&self) -> anyhow::Result<PathBuf> {
+        if !self.recording().join("recording.json").exists() {
+            self.boot_ms(Way::Hypovisor)?;
+        }
+        Ok(self.recording())
+    }
+
+    /// Ticks of a stop with QEMU's gdbstub: a hardware breakpoint where PV hypercalls enter, one register and 200
+    /// bytes of memory read, and on. The median of [`GDB_STOPS`].
+    pub(crate) fn gdb_ticks(&self) -> anyhow::Result<u64> {
+        let socket = self.scratch.path().join("gdb");
+        let mut run = self.lab_run(Way::Unmonitored, GDB_SCRIPT)?;
+        run.arg("--gdb").arg(format!("unix:{},server=on,wait=off", socket.display()));
+        let mut run = run.spawn()?;
+        wait_for(&mut run, "ready")?;
+        let measured =
+            Breakpoint::at(&socket, &self.symbols()?).and_then(|stops| stops.median_ticks(GDB_STOPS));
+        // The machine has done its part whatever came out.
+        let _ = run.kill();
+        run.wait()?;
+        let ticks = measured?;
+        writeln!(std::io::stderr(), "a stop with gdb: {ticks} ticks")?;
+        Ok(ticks)
+    }
+
+    fn symbols(&self) -> anyhow::Result<PathBuf> {
+        let manifest = std::fs::read(self.boot_recording()?.join("recording.json"))?;
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest)?;
+        Ok(manifest["profile_source"].as_str().context("no symbol file in the recording")?.into())
+    }
+}
+
+/// Reads the child's output until a line says this.
+fn wait_for(child: &mut Child, word: &str) -> anyhow::Result<()> {
+    let stdout = child.stdout.take().context("no output to read")?;
+    for line in BufReader::new(stdout).lines() {
+        if line?.trim() == word {
+            return Ok(());
+        }
+    }
+    bail!("the lab machine ended before it said {word:?}");
+}
