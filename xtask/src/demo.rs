@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use crate::build::{self, Profile};
 
 /// What dom0 does: each guest boots, works a little and shuts down, while Xen takes a trace of its own. The trace is
-/// the only thing on standard output. A PVH Linux panics now and then under QEMU's emulation of SVM (about one boot in
-/// ten, with and without us); it then gets a second try.
+/// the only thing on standard output. A PVH Linux has been seen to panic in its first user process (one boot in eight;
+/// the cause is not known, QEMU's emulation of SVM is suspected), so it gets a second try.
 const SCRIPT: &str = "set -e
 cat >/tmp/guests <<'END'
 /lab/bin/lab-domus pv && { /lab/bin/lab-domus pvh || /lab/bin/lab-domus pvh; }

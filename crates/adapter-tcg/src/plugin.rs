@@ -94,11 +94,12 @@ pub unsafe fn install(
 ) -> c_int {
     // SAFETY: QEMU passes a valid pointer for the duration of the call.
     let info = unsafe { &*info };
-    let arguments = (0..usize::try_from(argc).unwrap_or(0)).map(|index| {
-        // SAFETY: QEMU passes `argc` pointers.
-        let argument = unsafe { *argv.add(index) };
-        // SAFETY: each to a NUL-terminated string.
-        unsafe { CStr::from_ptr(argument) }.to_string_lossy().into_owned()
+    let argc = usize::try_from(argc).unwrap_or(0);
+    // SAFETY: QEMU passes `argc` pointers that live through the call.
+    let pointers = if argc == 0 { &[] } else { unsafe { std::slice::from_raw_parts(argv, argc) } };
+    let arguments = pointers.iter().map(|argument| {
+        // SAFETY: each points to a NUL-terminated string that lives through the call.
+        unsafe { CStr::from_ptr(*argument) }.to_string_lossy().into_owned()
     });
     match start(level, callbacks, info, arguments) {
         Ok(()) => 0,

@@ -388,7 +388,6 @@ fn frame_layout(layout: &Layout) -> Option<FrameLayout> {
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A deadline for [`Session::connect`] and the like.
-#[must_use]
 pub fn until(timeout: Duration) -> impl FnMut() -> bool {
     let start = Instant::now();
     move || start.elapsed() < timeout

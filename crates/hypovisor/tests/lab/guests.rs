@@ -74,7 +74,8 @@ fn assert_nothing_missing(manifest: &Manifest, calls: &[RecordedCall]) {
     assert_eq!(manifest.lost_calls(), 0);
     assert_eq!(manifest.events, calls.len() as u64);
     for pcpu in 0..manifest.vcpus {
-        let mut own: Vec<u64> = calls.iter().filter(|call| call.id.pcpu == pcpu).map(|call| call.id.sequence).collect();
+        let mut own: Vec<u64> =
+            calls.iter().filter(|call| call.id.pcpu == pcpu).map(|call| call.id.sequence).collect();
         own.sort_unstable();
         assert!(own.len() > 1000, "CPU {pcpu} made {} calls", own.len());
         assert!(own.iter().copied().eq(0..own.len() as u64), "CPU {pcpu} has gaps");
@@ -96,7 +97,8 @@ fn assert_multicalls_are_whole(calls: &[RecordedCall]) {
     for parent in calls.iter().filter_map(|call| call.parent) {
         *inner.entry(parent).or_default() += 1;
     }
-    let whole = |call: &&RecordedCall| call.registers.number == MULTICALL && call.outcome == Outcome::Returned(0);
+    let whole =
+        |call: &&RecordedCall| call.registers.number == MULTICALL && call.outcome == Outcome::Returned(0);
     let multicalls: Vec<&RecordedCall> = calls.iter().filter(whole).collect();
     assert!(multicalls.len() > 100);
     for call in multicalls {
@@ -141,7 +143,8 @@ fn assert_views(recording: &Path, calls: &[RecordedCall]) {
     assert!(objects.iter().all(|object| object["domain"] == 2 && object["domain_name"] == "pvh"));
     assert_eq!(objects.len(), calls.iter().filter(|call| call.caller.domain == 2).count());
 
-    let filtered = hypovisor().args(["trace", "--json", "--failed", "--hypercall", "memory_op"]).arg(recording).output();
+    let filtered =
+        hypovisor().args(["trace", "--json", "--failed", "--hypercall", "memory_op"]).arg(recording).output();
     for line in text(&filtered.unwrap().stdout).lines() {
         let object: Value = serde_json::from_str(line).unwrap();
         assert!(object["hypercall"] == "memory_op" && object["result"].as_i64().unwrap() < 0);
@@ -150,11 +153,19 @@ fn assert_views(recording: &Path, calls: &[RecordedCall]) {
 
     let summary = run(hypovisor().args(["stats", "--json"]).arg(recording), 0);
     let summary: Value = serde_json::from_slice(&summary.stdout).unwrap();
-    assert_eq!((summary["events"].as_u64(), summary["dropped"].as_u64()), (Some(calls.len() as u64), Some(0)));
+    assert_eq!(
+        (summary["events"].as_u64(), summary["dropped"].as_u64()),
+        (Some(calls.len() as u64), Some(0))
+    );
     assert_eq!(summary["domains"].as_array().unwrap().len(), 4);
 
     let report = recording.join("report.html");
     run(hypovisor().arg("report").arg(recording).arg("-o").arg(&report), 0);
     let html = std::fs::read_to_string(report).unwrap();
-    assert!(html.contains("<svg") && html.contains("Domain-0") && !html.contains("http://") && !html.contains("src="));
+    assert!(
+        html.contains("<svg")
+            && html.contains("Domain-0")
+            && !html.contains("http://")
+            && !html.contains("src=")
+    );
 }

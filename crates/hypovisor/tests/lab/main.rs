@@ -2,6 +2,8 @@
 //!
 //! They need what `cargo xtask test` fetches. Each boots a machine of two vCPUs and 4 GiB, so one runs at a time.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod completeness;
 mod engine_killed;
 mod guests;
