@@ -278,8 +278,11 @@ mod tests {
     use super::*;
     use hypovisor_event::record::{Caller, CallerMode};
 
+    /// CPU, sequence number, how it ended, what it continues, its multicall.
+    type SeenCall = (u32, u64, Outcome, Option<CallId>, Option<u64>);
+
     #[derive(Default)]
-    struct Seen(Vec<(u32, u64, Outcome, Option<CallId>, Option<u64>)>);
+    struct Seen(Vec<SeenCall>);
 
     impl CallSink for Seen {
         type Error = std::convert::Infallible;
