@@ -25,7 +25,7 @@ const BLOCK_BYTES: u64 = 2 * 4096;
 /// `userdata` of the probe callback; hook kinds start at 1.
 const PROBE: usize = 0;
 /// Ring size unless the command line says otherwise, in bytes.
-const DEFAULT_RING_BYTES: u64 = 64 << 20;
+const DEFAULT_RING_BYTES: u64 = 32 << 20;
 /// Bit 0 of a VMCB's vector of intercepted control register reads: CR0.
 const READ_CR0: u16 = 1;
 

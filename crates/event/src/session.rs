@@ -53,7 +53,7 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// Creates the memory. Pages are only used up once events are written to them.
+    /// Creates the memory. Its pages come when a [`Producer`] is made.
     ///
     /// # Errors
     /// When the kernel refuses the memory.
@@ -90,6 +90,7 @@ impl Rings {
     /// When it cannot be mapped.
     pub fn producer(&self, ring: u32) -> Result<Producer, MappingError> {
         let (control, data) = self.map(ring, Access::ReadWrite)?;
+        data.populate();
         Ok(Producer::new(control, data))
     }
 

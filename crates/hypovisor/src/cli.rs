@@ -83,7 +83,7 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "record")]
     pub(crate) json: bool,
     /// Size of the ring of each vCPU, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) ring_mib: u64,
     /// QEMU and its arguments, as you would run it: qemu-system-x86_64 -accel tcg …
     #[arg(last = true, value_name = "QEMU COMMAND")]
@@ -212,6 +212,9 @@ pub(crate) struct LabRunArgs {
     /// Boot without watching, to compare with
     #[arg(long, conflicts_with = "record")]
     pub(crate) unmonitored: bool,
+    /// A thread for each vCPU in QEMU. Off because Xen then hangs in about one boot of fifteen, watched or not
+    #[arg(long)]
+    pub(crate) parallel: bool,
     /// Appended to Xen's command line; may be repeated
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub(crate) xen_option: Vec<String>,

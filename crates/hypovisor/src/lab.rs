@@ -54,6 +54,7 @@ pub(crate) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
     }
     let prepared = prepare(&args.parts)?;
     let machine = Machine {
+        parallel: args.parallel,
         xen_options: args.xen_option.clone(),
         dom0_options: args.dom0_option.clone(),
         ..Machine::default()

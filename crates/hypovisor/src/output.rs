@@ -2,6 +2,7 @@
 
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use hypovisor_abi::text::Detail;
 use hypovisor_engine::call::{Call, CallSink, Loss};
@@ -11,6 +12,14 @@ use hypovisor_engine::{event_json, event_line};
 use hypovisor_l1::SymbolSource;
 
 use crate::live::Live;
+
+/// Segments are encoded on a thread of their own: the rings are emptied meanwhile.
+const OPTIONS: RecorderOptions = RecorderOptions {
+    flush_after: Duration::from_millis(500),
+    segment_calls: 262_144,
+    segment_memory_bytes: 64 << 20,
+    own_thread: true,
+};
 
 /// What is done with calls.
 enum Target {
@@ -31,13 +40,13 @@ pub(crate) struct Output {
 impl Output {
     /// Records into `dir`, a new directory.
     pub(crate) fn record(dir: &Path, manifest: Manifest, live: bool) -> anyhow::Result<Self> {
-        let recorder = Recorder::create(dir, manifest, RecorderOptions::default())?;
+        let recorder = Recorder::create(dir, manifest, OPTIONS)?;
         Ok(Self::new(Target::Recording(Box::new(recorder)), live))
     }
 
     /// Goes on with the recording in `dir`.
     pub(crate) fn resume(dir: &Path, live: bool) -> anyhow::Result<Self> {
-        let recorder = Recorder::resume(dir, RecorderOptions::default())?;
+        let recorder = Recorder::resume(dir, OPTIONS)?;
         Ok(Self::new(Target::Recording(Box::new(recorder)), live))
     }
 

@@ -27,8 +27,9 @@ impl Way {
 /// Runs the guest `null` and prints what it said.
 const NULL_SCRIPT: &str = "set -e
 xl create /lab/files/null-pv.cfg >&2
+sleep 4
 tries=0
-while xl domid null-pv >/dev/null 2>&1; do tries=$((tries + 1)); [ $tries -lt 600 ]; sleep 0.1; done
+while xl domid null-pv >/dev/null 2>&1; do tries=$((tries + 1)); [ $tries -lt 60 ]; sleep 2; done
 cat /var/log/xen/console/guest-null-pv.log
 ";
 /// Waits for the debugger, then makes so many calls that a handful of stops can be timed.
@@ -60,7 +61,10 @@ impl Bench {
         let path = self.scratch.path().join("script");
         std::fs::write(&path, script)?;
         let mut run = Command::new(&self.hypovisor);
-        run.args(["lab", "run", "--files"]).arg(self.scratch.path().join("files")).arg("--script").arg(path);
+        run.args(["lab", "run", "--parallel", "--timeout", "180", "--files"])
+            .arg(self.scratch.path().join("files"))
+            .arg("--script")
+            .arg(path);
         match way {
             Way::Unmonitored => run.arg("--unmonitored"),
             Way::EmptyHook => run.arg("--only-hooks"),
