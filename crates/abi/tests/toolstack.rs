@@ -98,7 +98,7 @@ fn a_live_patch_is_named_and_its_payload_counted() {
     let before = command(&words).with(0x5000, b"fix\0").with(0x6000, b"\x7fELF12");
     let text = before.text(SYSCTL, &[0x1000], &before);
     assert!(text.ends_with(
-        "livepatch={cmd=XEN_SYSCTL_LIVEPATCH_UPLOAD, flags=0, upload={name={name=\"fix\\x00\", size=4}, \
+        "livepatch={cmd=XEN_SYSCTL_LIVEPATCH_UPLOAD, flags=0, upload={name={name=\"fix\", size=4}, \
          size=6, payload=7f454c463132}}})"
     ));
 }

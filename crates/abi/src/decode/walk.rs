@@ -201,7 +201,7 @@ impl<'a, S: Sink> Walk<'a, S> {
         match (handle.to, handle.count) {
             (_, Count::Text(_)) => self.sink.text(name, until_nul(bytes.any())),
             (_, Count::WideText(_)) => self.sink.text(name, &narrow(bytes.any())),
-            (Type::Chars(1), _) => self.sink.text(name, bytes.any()),
+            (Type::Chars(1), _) => self.sink.text(name, without_padding(bytes.any())),
             (Type::Bytes(1), _) => self.sink.bytes(name, bytes.any(), requested),
             (ty, Count::One) => return self.value(name, ty, bytes, holder),
             (Type::Struct(structure), Count::Until { field, .. }) => {
@@ -432,4 +432,10 @@ fn narrow(bytes: &[u8]) -> Vec<u8> {
         .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
         .collect();
     text.into_bytes()
+}
+
+/// Text in a buffer of its own length, without the NULs that fill it up.
+fn without_padding(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.get(..end).unwrap_or(bytes)
 }
