@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that has to hold, with a single summary at the end.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
@@ -13,11 +13,16 @@ const LABS: [[&str; 2]; 3] = [["4.20", "10.0"], ["4.20", "11.1"], ["4.17", "10.0
 pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
     let hypovisor = build::hypovisor(Profile::Dev)?;
     for [xen, qemu] in LABS {
-        build::run(
-            std::process::Command::new(&hypovisor).args(["lab", "fetch", "--xen", xen, "--qemu", qemu]),
-        )?;
+        build::run(Command::new(&hypovisor).args(["lab", "fetch", "--xen", xen, "--qemu", qemu]))?;
     }
-    let totals = run_tests(filter)?;
+    let mut totals = Totals { success: true, ..Totals::default() };
+    let mut all = build::cargo();
+    all.args(["test", "--locked", "--workspace", "--no-fail-fast"]).args(filter);
+    run_tests(&mut all, &mut totals)?;
+    let mut loom = build::cargo();
+    loom.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", build::target().join("loom"));
+    loom.args(["test", "--locked", "--package", "hypovisor-event", "--lib"]).args(filter);
+    run_tests(&mut loom, &mut totals)?;
     writeln!(
         std::io::stdout(),
         "\n{} passed, {} failed, {} skipped",
@@ -40,12 +45,9 @@ struct Totals {
     success: bool,
 }
 
-fn run_tests(filter: Option<&str>) -> anyhow::Result<Totals> {
-    let mut tests = build::cargo();
-    tests.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
-    tests.args(filter);
+/// Runs a `cargo test`, passes on what it prints, and adds its summaries up.
+fn run_tests(tests: &mut Command, totals: &mut Totals) -> anyhow::Result<()> {
     let mut child = tests.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
-    let mut totals = Totals::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line.context("cannot read what cargo test prints")?;
@@ -53,8 +55,8 @@ fn run_tests(filter: Option<&str>) -> anyhow::Result<Totals> {
             totals.add(&line);
         }
     }
-    totals.success = child.wait().context("cannot wait for cargo test")?.success();
-    Ok(totals)
+    totals.success &= child.wait().context("cannot wait for cargo test")?.success();
+    Ok(())
 }
 
 impl Totals {

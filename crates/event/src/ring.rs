@@ -21,14 +21,11 @@
 
 use hypovisor_mapping::Mapping;
 
-use self::sync::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-mod sync {
-    #[cfg(loom)]
-    pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
-    #[cfg(not(loom))]
-    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
-}
+use self::index::Index;
+
+mod index;
 
 /// Offsets of the counters in a ring's control page, in bytes.
 pub(crate) mod offset {
@@ -39,35 +36,6 @@ pub(crate) mod offset {
     pub(crate) const WAITS: usize = 32;
     pub(crate) const TAIL: usize = 64;
     pub(crate) const COST: usize = 1024;
-}
-
-/// The two positions of a ring and the rules for moving them.
-#[derive(Clone, Copy)]
-struct Index<'a> {
-    head: &'a AtomicU64,
-    tail: &'a AtomicU64,
-    size: u64,
-}
-
-impl Index<'_> {
-    /// Bytes free for the producer that stands at `head`.
-    fn room(self, head: u64) -> u64 {
-        let in_flight = head.wrapping_sub(self.tail.load(Ordering::Acquire));
-        self.size.saturating_sub(in_flight)
-    }
-
-    fn publish(self, head: u64) {
-        self.head.store(head, Ordering::Release);
-    }
-
-    /// Bytes that the consumer at `tail` may read; never more than the ring holds.
-    fn ready(self, tail: u64) -> u64 {
-        self.head.load(Ordering::Acquire).wrapping_sub(tail).min(self.size)
-    }
-
-    fn release(self, tail: u64) {
-        self.tail.store(tail, Ordering::Release);
-    }
 }
 
 /// The writing end. One per vCPU, used by that vCPU's thread only.
@@ -81,7 +49,6 @@ pub struct Producer {
     known_room: u64,
 }
 
-#[cfg(not(loom))]
 impl Producer {
     /// Takes the writing end over a control page and a mirrored data mapping of twice `size` bytes (a power of two).
     #[must_use]
@@ -203,7 +170,6 @@ pub struct Consumer {
     tail: u64,
 }
 
-#[cfg(not(loom))]
 impl Consumer {
     /// Takes the reading end over; goes on where the last consumer left off.
     #[must_use]
@@ -267,7 +233,7 @@ impl Consumer {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::session::{RingGeometry, Rings};
@@ -338,56 +304,5 @@ mod tests {
         assert_eq!(consumer.waiting(), 4096);
         assert_eq!(consumer.copy(&mut [0; 10_000]), 4096);
         assert!(producer.reserve(8).is_none(), "more in flight than the ring holds means no room");
-    }
-}
-
-#[cfg(all(test, loom))]
-mod loom_tests {
-    use super::*;
-    use loom::cell::UnsafeCell;
-    use loom::sync::Arc;
-
-    /// Two slots stand for the data; loom reports any access to one that is not ordered by the positions.
-    struct Shared {
-        head: AtomicU64,
-        tail: AtomicU64,
-        slots: [UnsafeCell<u64>; 2],
-    }
-
-    impl Shared {
-        fn index(&self) -> Index<'_> {
-            Index { head: &self.head, tail: &self.tail, size: 2 }
-        }
-    }
-
-    #[test]
-    fn no_slot_is_read_before_it_is_published_or_written_before_it_is_released() {
-        loom::model(|| {
-            let slots = [UnsafeCell::new(0), UnsafeCell::new(0)];
-            let shared = Arc::new(Shared { head: AtomicU64::new(0), tail: AtomicU64::new(0), slots });
-            let writer = Arc::clone(&shared);
-            let producer = loom::thread::spawn(move || {
-                for head in 0..3u64 {
-                    while writer.index().room(head) == 0 {
-                        loom::thread::yield_now();
-                    }
-                    #[expect(unsafe_code, reason = "loom checks that this access is ordered")]
-                    // SAFETY: loom's cell panics in the model if another thread could be at it.
-                    writer.slots[(head & 1) as usize].with_mut(|slot| unsafe { *slot = head + 1 });
-                    writer.index().publish(head + 1);
-                }
-            });
-            for tail in 0..3u64 {
-                while shared.index().ready(tail) == 0 {
-                    loom::thread::yield_now();
-                }
-                #[expect(unsafe_code, reason = "loom checks that this access is ordered")]
-                // SAFETY: as above.
-                let seen = shared.slots[(tail & 1) as usize].with(|slot| unsafe { *slot });
-                assert_eq!(seen, tail + 1);
-                shared.index().release(tail + 1);
-            }
-            producer.join().unwrap();
-        });
     }
 }
