@@ -239,7 +239,6 @@ mod tests {
     use crate::session::{RingGeometry, Rings};
     use proptest::prelude::*;
 
-    #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
     fn ring() -> (Producer, Consumer) {
         let rings = Rings::create(RingGeometry { rings: 1, ring_bytes: 4096 }).unwrap();
         (rings.producer(0).unwrap(), rings.consumer(0).unwrap())
