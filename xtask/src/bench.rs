@@ -30,7 +30,7 @@ pub(crate) enum Measurement {
 
 /// Rounds of each way.
 const NULL_ROUNDS: usize = 3;
-const BOOT_ROUNDS: usize = 5;
+const BOOT_ROUNDS: usize = 3;
 /// Calls through the engine.
 const ENGINE_CALLS: u64 = 10_000_000;
 

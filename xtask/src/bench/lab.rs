@@ -61,7 +61,7 @@ impl Bench {
         let path = self.scratch.path().join("script");
         std::fs::write(&path, script)?;
         let mut run = Command::new(&self.hypovisor);
-        run.args(["lab", "run", "--parallel", "--timeout", "180", "--files"])
+        run.args(["lab", "run", "--timeout", "180", "--files"])
             .arg(self.scratch.path().join("files"))
             .arg("--script")
             .arg(path);
@@ -86,7 +86,7 @@ impl Bench {
 
     /// Ticks of a null hypercall: the median over the guest's rounds.
     pub(crate) fn null_ticks(&self, way: Way) -> anyhow::Result<u64> {
-        let output = self.lab_run(way, NULL_SCRIPT)?.output()?;
+        let output = self.lab_run(way, NULL_SCRIPT)?.arg("--parallel").output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let figure = said.split("median_ticks=").nth(1).and_then(|rest| rest.split_whitespace().next());
         let ticks = figure.and_then(|figure| figure.parse().ok());
