@@ -18,6 +18,10 @@
 //! `captured < requested` means cut short by a bound; bit 31 of `captured` means that the memory could not be
 //! read beyond that many bytes.
 
+mod plan;
+
+pub use plan::{Plan, Wanted};
+
 use std::ops::Range;
 
 use crate::call::{Abi, Arg, Hypercall, SubOpFrom, cut_to_width};
@@ -80,14 +84,6 @@ pub trait Reader {
     fn integer(&self, piece: Piece, offset: u64, bytes: u32) -> Option<u64>;
 }
 
-/// Whether anything is to be captured for this call at this phase: a cheap test for the common case.
-#[must_use]
-pub fn wants(abi: &Abi, registers: &Registers, phase: Phase) -> bool {
-    let Some(call) = abi.call(registers.number) else { return false };
-    placed(arguments(call, registers), registers.width)
-        .any(|(index, arg)| arg_wants(arg, registers.arg(index), registers.width, phase))
-}
-
 /// The arguments a caller of this width passes, each with its (first) register.
 pub(crate) fn placed(args: &'static [Arg], width: Width) -> impl Iterator<Item = (u8, &'static Arg)> {
     let mut next = 0;
@@ -97,10 +93,6 @@ pub(crate) fn placed(args: &'static [Arg], width: Width) -> impl Iterator<Item =
         next += taken;
         (taken > 0).then_some((at, arg))
     })
-}
-
-fn arg_wants(arg: &'static Arg, value: u64, width: Width, phase: Phase) -> bool {
-    matches!(arg.ty.for_width(width), Type::Handle(handle) if value != 0 && handle_wants(handle, phase))
 }
 
 fn handle_wants(handle: &Handle, phase: Phase) -> bool {

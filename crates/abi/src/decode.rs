@@ -11,6 +11,7 @@ use crate::call::{Abi, Hypercall, SubOp, SubOpFrom};
 use crate::capture::{self, Registers, Segments};
 use crate::types::{Int, Scalar, Show};
 
+mod bytes;
 mod walk;
 
 use walk::Walk;

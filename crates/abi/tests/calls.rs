@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hypovisor_abi::Width;
-use hypovisor_abi::capture::{Phase, Piece, Reader, Registers, Segments, UNREADABLE, capture, wants};
+use hypovisor_abi::capture::{Phase, Piece, Plan, Reader, Registers, Segments, UNREADABLE, capture};
 use hypovisor_abi::decode::Call;
 use hypovisor_abi::text::{Detail, write_call};
 use hypovisor_abi::xen::XEN;
@@ -37,7 +37,8 @@ impl Guest {
 
     fn capture(&self, registers: &Registers, phase: Phase) -> Vec<u8> {
         let mut copy = Copy { guest: self, pieces: Vec::new() };
-        if wants(&XEN, registers, phase) {
+        let wanted = Plan::new(&XEN).wanted(registers);
+        if if phase == Phase::Entry { wanted.entry } else { wanted.exit } {
             capture(&XEN, registers, phase, &mut copy);
         }
         copy.wire()

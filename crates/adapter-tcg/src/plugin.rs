@@ -3,7 +3,7 @@
 
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::cell::UnsafeCell;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hypovisor_event::control::{Hook, HookKind};
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::Gva;
+use hypovisor_mapping::{Access, Mapping, MappingError};
 use hypovisor_sensor::{CR_READ_INTERCEPTS, Control, ControlOptions, Register, Vcpu as _, VcpuSensor};
 
 use crate::stacks::Stacks;
@@ -150,6 +151,7 @@ fn start(
         rings,
         plugin_api: level,
         ram_candidates,
+        map_ram,
         on_armed: || {
             if let Some(plugin) = PLUGIN.get() {
                 plugin.probing.store(true, Ordering::Release);
@@ -194,6 +196,14 @@ fn ram_candidates() -> Vec<OwnedFd> {
     found.sort_by_key(|(inode, _)| *inode);
     found.dedup_by_key(|(inode, _)| *inode);
     found.into_iter().map(|(_, fd)| fd).collect()
+}
+
+/// QEMU's own mapping of the RAM it gave L1, which translated code has just written through when a hook is hit; if QEMU
+/// has it in pieces, one of our own.
+fn map_ram(fd: BorrowedFd<'_>, len: usize) -> Result<Mapping, MappingError> {
+    // SAFETY: QEMU keeps a machine's RAM mapped in one place until the process ends.
+    let own = unsafe { Mapping::of_this_process(fd, len) };
+    own.map_or_else(|| Mapping::new(fd, 0, len, Access::ReadWrite), Ok)
 }
 
 /// Runs a callback's body; a panic ends the watching, not QEMU.

@@ -15,6 +15,9 @@
 #[cfg(not(loom))]
 pub mod control;
 #[cfg(not(loom))]
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(not(loom))]
 pub mod record;
 #[cfg(not(loom))]
 pub mod ring;

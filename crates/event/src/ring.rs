@@ -21,7 +21,7 @@
 
 use hypovisor_mapping::Mapping;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::index::Index;
 
@@ -37,6 +37,9 @@ pub(crate) mod offset {
     pub(crate) const TAIL: usize = 64;
     pub(crate) const COST: usize = 1024;
 }
+
+/// Words of a control page.
+const CONTROL_WORDS: usize = 512;
 
 /// The writing end. One per vCPU, used by that vCPU's thread only.
 #[derive(Debug)]
@@ -58,29 +61,41 @@ impl Producer {
         Self { control, data, size, head, known_room: 0 }
     }
 
-    fn index(&self) -> Option<Index<'_>> {
-        let (head, tail) = (self.control.counter(offset::HEAD)?, self.control.counter(offset::TAIL)?);
-        Some(Index { head, tail, size: self.size })
+    #[inline]
+    fn control(&self) -> Option<&[AtomicU64; CONTROL_WORDS]> {
+        self.control.counters(0)
+    }
+
+    /// Whether `len` bytes are free. Looks at the consumer's position only when what was known to be free is used up.
+    #[inline]
+    pub fn has_room(&mut self, len: usize) -> bool {
+        self.known_room >= len as u64 || self.look_for_room(len)
+    }
+
+    #[cold]
+    fn look_for_room(&mut self, len: usize) -> bool {
+        let (head, size) = (self.head, self.size);
+        self.known_room = self.control().map_or(0, |control| index(control, size).room(head));
+        self.known_room >= len as u64
     }
 
     /// `len` bytes to fill, or `None` while there is no room for them.
+    #[inline]
     pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
-        if self.known_room < len as u64 {
-            self.known_room = self.index()?.room(self.head);
-            if self.known_room < len as u64 {
-                return None;
-            }
+        if !self.has_room(len) {
+            return None;
         }
         let at = (self.head & (self.size - 1)) as usize;
         self.data.private_part(at, len)
     }
 
     /// Publishes the first `len` bytes of what [`Producer::reserve`] gave.
+    #[inline]
     pub fn publish(&mut self, len: usize) {
         self.head = self.head.wrapping_add(len as u64);
         self.known_room = self.known_room.saturating_sub(len as u64);
-        if let Some(index) = self.index() {
-            index.publish(self.head);
+        if let Some(control) = self.control() {
+            index(control, self.size).publish(self.head);
         }
     }
 
@@ -91,6 +106,7 @@ impl Producer {
     }
 
     /// Shows the number of calls seen so far.
+    #[inline]
     pub fn show_sequence(&self, calls: u64) {
         self.store(offset::SEQUENCE, calls);
     }
@@ -108,17 +124,24 @@ impl Producer {
 
     /// Counts a hook hit that took so many ticks.
     pub fn count_cost(&self, ticks: u64) {
-        if let Some(count) = self.control.counter(offset::COST + 8 * cost_bucket(ticks)) {
+        if let Some(control) = self.control() {
+            let count = &control[offset::COST / 8 + cost_bucket(ticks)];
             // One writer: no other store can come in between.
             count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
     }
 
+    #[inline]
     fn store(&self, offset: usize, value: u64) {
-        if let Some(counter) = self.control.counter(offset) {
-            counter.store(value, Ordering::Relaxed);
+        if let Some(control) = self.control() {
+            control[offset / 8].store(value, Ordering::Relaxed);
         }
     }
+}
+
+#[inline]
+fn index(control: &[AtomicU64; CONTROL_WORDS], size: u64) -> Index<'_> {
+    Index { head: &control[offset::HEAD / 8], tail: &control[offset::TAIL / 8], size }
 }
 
 /// What a ring's producer tells about itself.
@@ -180,8 +203,7 @@ impl Consumer {
     }
 
     fn index(&self) -> Option<Index<'_>> {
-        let (head, tail) = (self.control.counter(offset::HEAD)?, self.control.counter(offset::TAIL)?);
-        Some(Index { head, tail, size: self.size })
+        Some(index(self.control.counters(0)?, self.size))
     }
 
     /// Bytes waiting.

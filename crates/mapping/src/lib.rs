@@ -9,6 +9,7 @@
 //! single producer uses on the part of a ring that it has not published yet.
 
 mod mapping;
+mod own;
 mod ram;
 
 pub use mapping::{Access, Mapping, MappingError, create_memfd};

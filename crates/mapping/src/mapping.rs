@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{self, MapFlags, ProtFlags};
 
+use crate::own;
+
 /// Why memory could not be created or mapped.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingError {
@@ -67,6 +69,8 @@ pub struct Mapping {
     /// Bytes from `base` that may be touched.
     len: usize,
     access: Access,
+    /// Whether the mapping is ours to take down.
+    owned: bool,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread, and every access goes through copies or atomics.
@@ -118,7 +122,23 @@ impl Mapping {
             len,
             source: rustix::io::Errno::NOMEM,
         })?;
-        Ok(Self { base, len, access })
+        Ok(Self { base, len, access, owned: true })
+    }
+
+    /// The first `len` bytes of `fd` where somebody else in this process has mapped them already, shared and writable.
+    /// `None` if nobody has.
+    ///
+    /// Two addresses of the same memory compete for one place in an AMD processor's first-level data cache, whose way
+    /// predictor goes by virtual address ("Software Optimization Guide for AMD Family 17h Processors", on microtags),
+    /// and need two entries in the TLB. Who reads what another has just written had better use the other's address.
+    ///
+    /// # Safety
+    /// That mapping must stay where it is for as long as the result lives.
+    #[must_use]
+    pub unsafe fn of_this_process(fd: impl AsFd, len: usize) -> Option<Self> {
+        let address = own::find(fd.as_fd(), len)?;
+        let base = NonNull::new(std::ptr::with_exposed_provenance_mut(address))?;
+        Some(Self { base, len, access: Access::ReadWrite, owned: false })
     }
 
     /// Has every page of the mapping there before it is used, so that the first use is as fast as any. Where the kernel
@@ -187,6 +207,17 @@ impl Mapping {
         Some(unsafe { from.read_volatile() })
     }
 
+    /// As [`Mapping::word`], 16 bits.
+    #[must_use]
+    pub fn half_word(&self, offset: usize) -> Option<u16> {
+        if !offset.is_multiple_of(2) || !self.contains(offset, 2) {
+            return None;
+        }
+        let from = self.base.as_ptr().wrapping_add(offset).cast::<u16>();
+        // SAFETY: checked to lie inside the mapping, and aligned because mappings start on a page.
+        Some(unsafe { from.read_volatile() })
+    }
+
     /// A counter shared with the other side; `None` outside the mapping, unaligned, or if it is read-only.
     #[must_use]
     pub fn counter(&self, offset: usize) -> Option<&AtomicU64> {
@@ -201,6 +232,17 @@ impl Mapping {
         let at = self.atomic_at(offset, 4)?;
         // SAFETY: inside a writable mapping that lives as long as `self`, and aligned; every access to the word is atomic.
         Some(unsafe { AtomicU32::from_ptr(at.cast()) })
+    }
+
+    /// `N` words from `offset` on, to load one by one without further checks; `None` as for [`Mapping::counter`].
+    #[must_use]
+    #[inline]
+    pub fn counters<const N: usize>(&self, offset: usize) -> Option<&[AtomicU64; N]> {
+        let fits = offset.is_multiple_of(8) && self.contains(offset, 8 * N);
+        let at =
+            (fits && self.access == Access::ReadWrite).then(|| self.base.as_ptr().wrapping_add(offset))?;
+        // SAFETY: inside a writable mapping that lives as long as `self`, and aligned; every access to a word is atomic.
+        Some(unsafe { &*at.cast::<[AtomicU64; N]>() })
     }
 
     fn atomic_at(&self, offset: usize, bytes: usize) -> Option<*mut u8> {
@@ -223,6 +265,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         // SAFETY: `base` and `len` came from mmap, and no reference into the mapping outlives `self`.
         let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.len) };
     }
@@ -251,6 +296,9 @@ mod tests {
         assert!(reader.copy_out(0, &mut seen));
         assert_eq!((&seen, reader.word(8)), (b"hello", Some(7)));
         assert!(reader.counter(8).is_none(), "a read-only mapping has no counters");
+        assert!(reader.counters::<1>(8).is_none());
+        assert_eq!(writer.counters::<2>(4104).unwrap()[0].load(Ordering::Acquire), 7);
+        assert!(writer.counters::<2>(8184).is_none() && writer.counters::<1>(4).is_none());
         assert!(!reader.copy_in(0, b"x"));
     }
 
@@ -265,12 +313,30 @@ mod tests {
     }
 
     #[test]
+    fn a_mapping_of_this_process_is_found_and_left_in_place() {
+        let fd = create_memfd("test", 8192).unwrap();
+        // SAFETY: there is none to go away.
+        assert!(unsafe { Mapping::of_this_process(&fd, 8192) }.is_none());
+        let read_only = Mapping::new(&fd, 0, 8192, Access::ReadOnly).unwrap();
+        let writable = Mapping::new(&fd, 0, 8192, Access::ReadWrite).unwrap();
+        // SAFETY: `writable` outlives it.
+        let found = unsafe { Mapping::of_this_process(&fd, 8192) }.unwrap();
+        assert_eq!(found.address(), writable.address());
+        assert_ne!(found.address(), read_only.address());
+        // SAFETY: as above.
+        assert!(unsafe { Mapping::of_this_process(&fd, 8193) }.is_none());
+        drop(found);
+        assert!(writable.copy_in(0, b"still there"));
+    }
+
+    #[test]
     fn nothing_outside_is_reached() {
         let fd = create_memfd("test", 4096).unwrap();
         let mut mapping = Mapping::new(&fd, 0, 4096, Access::ReadWrite).unwrap();
         assert!(!mapping.copy_out(4090, &mut [0; 7]));
         assert!(!mapping.copy_out(usize::MAX, &mut [0; 2]));
         assert!(mapping.word(4092).is_none() && mapping.word(3).is_none());
+        assert!(mapping.half_word(4096).is_none() && mapping.half_word(3).is_none());
         assert!(mapping.private_part(1, 4096).is_none());
         let short = Mapping::new(&fd, 0, 8192, Access::ReadOnly);
         assert!(matches!(short, Err(MappingError::TooShort { actual: 4096, wanted: 8192 })));

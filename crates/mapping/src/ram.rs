@@ -19,9 +19,27 @@ impl Ram {
     /// # Errors
     /// [`MappingError`] when the backend is shorter than the layout says or cannot be mapped.
     pub fn map(fd: impl AsFd, layout: RamLayout, access: Access) -> Result<Self, MappingError> {
-        let end = layout.ranges().map(|range| range.file_offset + range.len).max().unwrap_or(0);
-        let mapping = Mapping::new(fd, 0, end as usize, access)?;
+        let mapping = Mapping::new(fd, 0, Self::backend_bytes(&layout), access)?;
         Ok(Self { mapping, layout })
+    }
+
+    /// As [`Ram::map`], with a mapping of the backend from its first byte on that exists already.
+    ///
+    /// # Errors
+    /// [`MappingError::TooShort`] if the mapping ends before the RAM does.
+    pub fn over(mapping: Mapping, layout: RamLayout) -> Result<Self, MappingError> {
+        let (actual, wanted) = (mapping.len() as u64, Self::backend_bytes(&layout) as u64);
+        if wanted > actual {
+            Err(MappingError::TooShort { actual, wanted })
+        } else {
+            Ok(Self { mapping, layout })
+        }
+    }
+
+    /// How much of its backend a layout needs, in bytes.
+    #[must_use]
+    pub fn backend_bytes(layout: &RamLayout) -> usize {
+        layout.ranges().map(|range| range.file_offset.saturating_add(range.len)).max().unwrap_or(0) as usize
     }
 
     /// Where each guest-physical address stands.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hypovisor_event::Rings;
 use hypovisor_event::control::{self, FrameLayout, Hello, Hook, Message, PROTOCOL, SensorState};
 use hypovisor_machine::{Gva, RamLayout};
-use hypovisor_mapping::{Access, MappingError, Ram};
+use hypovisor_mapping::{Mapping, MappingError, Ram};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// How long a vCPU waits for the engine's answer. Reading the DWARF of a debug build takes seconds on a slow machine.
@@ -51,6 +51,8 @@ pub struct ControlOptions {
     pub plugin_api: u64,
     /// Descriptors that may be L1's RAM, found when an engine asks: QEMU creates them after its plugins.
     pub ram_candidates: fn() -> Vec<OwnedFd>,
+    /// Maps that many bytes of the descriptor that is L1's RAM, in the way that costs the vCPUs least.
+    pub map_ram: fn(BorrowedFd<'_>, usize) -> Result<Mapping, MappingError>,
     /// Called on the control thread once RAM is mapped.
     pub on_armed: fn(),
 }
@@ -255,7 +257,9 @@ impl Control {
     fn map_ram(&self, backend: u64, layout: RamLayout) {
         let candidates = (self.options.ram_candidates)();
         let backend = usize::try_from(backend).ok().and_then(|index| candidates.get(index));
-        if let Some(ram) = backend.and_then(|fd| Ram::map(fd, layout, Access::ReadWrite).ok())
+        let mapping =
+            backend.and_then(|fd| (self.options.map_ram)(fd.as_fd(), Ram::backend_bytes(&layout)).ok());
+        if let Some(ram) = mapping.and_then(|mapping| Ram::over(mapping, layout).ok())
             && self.ram.set(ram).is_ok()
         {
             (self.options.on_armed)();

@@ -5,6 +5,8 @@
 
 use hypovisor_abi::Width;
 use hypovisor_event::record::CallerMode;
+use hypovisor_mapping::Mapping;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of the saved registers (15 general ones, then what the processor pushes, then the segment selectors).
 pub(crate) const FRAME_BYTES: usize = 200;
@@ -20,7 +22,8 @@ mod offset {
     pub(super) const RDX: usize = 96;
     pub(super) const RSI: usize = 104;
     pub(super) const RDI: usize = 112;
-    pub(super) const ENTRY_VECTOR: usize = 124;
+    /// `error_code`, and `entry_vector` in the upper half.
+    pub(super) const ERROR_CODE: usize = 120;
     pub(super) const RIP: usize = 128;
     pub(super) const CS: usize = 136;
     pub(super) const RSP: usize = 152;
@@ -29,25 +32,28 @@ mod offset {
 /// `entry_vector` of a 32-bit PV guest's hypercall (`HYPERCALL_VECTOR`, Xen arch/x86).
 const INT82_VECTOR: u16 = 0x82;
 
-/// A copy of the saved registers, with what stands behind them.
+/// The saved registers where they stand, with what stands behind them. Each is read when it is asked for and as the word
+/// that Xen stored: a wider copy right behind the stores would have to wait for them to reach the cache.
 #[derive(Clone, Copy)]
-pub(crate) struct Frame(pub(crate) [u8; Frame::COPIED_BYTES]);
+pub(crate) struct Frame<'a>(&'a [AtomicU64; WORDS]);
 
-impl Frame {
-    /// The frame and the start of `struct cpu_info` behind it, where the current vCPU is noted.
-    pub(crate) const COPIED_BYTES: usize = FRAME_BYTES + 56;
+/// Words of the frame and of the start of `struct cpu_info` behind it, where the current vCPU is noted.
+const WORDS: usize = FRAME_BYTES / 8 + 7;
 
-    pub(crate) const fn zeroed() -> Self {
-        Self([0; Self::COPIED_BYTES])
+impl<'a> Frame<'a> {
+    /// Bytes that a frame takes with what stands behind it.
+    pub(crate) const BYTES: usize = 8 * WORDS;
+
+    /// The frame at `at` in `memory`.
+    #[inline]
+    pub(crate) fn new(memory: &'a Mapping, at: usize) -> Option<Self> {
+        memory.counters(at).map(Self)
     }
 
-    /// The 64-bit word at `offset`; 0 outside.
+    /// The 64-bit word at `offset`, a multiple of 8; 0 outside.
+    #[inline]
     pub(crate) fn word(&self, offset: usize) -> u64 {
-        self.0.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
-    }
-
-    fn half_word(&self, offset: usize) -> u16 {
-        self.word(offset) as u16
+        self.0.get(offset / 8).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     pub(crate) fn rax(&self) -> u64 {
@@ -63,22 +69,24 @@ impl Frame {
     }
 
     pub(crate) fn cs(&self) -> u16 {
-        self.half_word(offset::CS)
+        self.word(offset::CS) as u16
     }
 
     /// How a PV guest entered.
     pub(crate) fn pv_mode(&self) -> CallerMode {
-        if self.half_word(offset::ENTRY_VECTOR) == INT82_VECTOR { CallerMode::Pv32 } else { CallerMode::Pv64 }
+        let vector = (self.word(offset::ERROR_CODE) >> 32) as u16;
+        if vector == INT82_VECTOR { CallerMode::Pv32 } else { CallerMode::Pv64 }
     }
 
     /// Arguments in the order of the caller's ABI (Xen public/arch-x86/xen-x86_64.h and xen-x86_32.h).
+    #[inline]
     pub(crate) fn args(&self, width: Width) -> [u64; 6] {
         use offset::{R8, R9, R10, RBP, RBX, RCX, RDI, RDX, RSI};
-        let order = match width {
-            Width::Bits64 => [RDI, RSI, RDX, R10, R8, R9],
-            Width::Bits32 => [RBX, RCX, RDX, RSI, RDI, RBP],
-        };
-        order.map(|at| self.word(at))
+        let word = |at| self.word(at);
+        match width {
+            Width::Bits64 => [word(RDI), word(RSI), word(RDX), word(R10), word(R8), word(R9)],
+            Width::Bits32 => [word(RBX), word(RCX), word(RDX), word(RSI), word(RDI), word(RBP)],
+        }
     }
 }
 

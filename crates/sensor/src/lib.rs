@@ -23,6 +23,7 @@ mod control;
 mod frame;
 mod guest;
 mod machine;
+mod recorder;
 mod vcpu;
 mod vmcb;
 mod who;

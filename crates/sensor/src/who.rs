@@ -45,10 +45,7 @@ impl WhoCache {
         let vcpu_at = self.vcpu.find(ram, vcpu, &mut cr3)?;
         let domain = ram.mapping().word(vcpu_at + layout.vcpu_domain as usize)?;
         let domain_at = self.domain.find(ram, domain, &mut cr3)?;
-        let number = |at: usize| {
-            let mut bytes = [0; 2];
-            ram.mapping().copy_out(at, &mut bytes).then(|| u16::from_le_bytes(bytes))
-        };
+        let number = |at: usize| ram.mapping().half_word(at);
         Some(Who {
             domain: number(domain_at + layout.domain_id as usize)?,
             vcpu: number(vcpu_at + layout.vcpu_id as usize)?,

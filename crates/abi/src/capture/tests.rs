@@ -1,6 +1,8 @@
 //! What is captured, and what never is.
 
-use super::{MAX_SEGMENT_BYTES, MAX_SEGMENTS, Phase, Piece, Reader, Segments, UNREADABLE, capture, wants};
+use super::{
+    MAX_SEGMENT_BYTES, MAX_SEGMENTS, Phase, Piece, Plan, Reader, Segments, UNREADABLE, Wanted, capture,
+};
 use crate::made_up::{ABI, BUFFERS, Guest, IN_OUT, LISTS, MEMORY, REGISTER, TAIL, UNKNOWN, registers};
 
 fn addresses(wire: &[u8]) -> Vec<(u64, u32, usize)> {
@@ -81,9 +83,10 @@ fn null_empty_and_unknown_need_nothing() {
     {
         assert!(guest.capture(&registers(number, &args), Phase::Entry).is_empty());
     }
-    assert!(!wants(&ABI, &registers(LISTS, &[0, 1]), Phase::Entry));
-    assert!(!wants(&ABI, &registers(UNKNOWN, &[1, 1]), Phase::Entry));
-    assert!(wants(&ABI, &registers(IN_OUT, &[1]), Phase::Exit));
+    let plan = Plan::new(&ABI);
+    assert!(!plan.wanted(&registers(LISTS, &[0, 1])).entry);
+    assert_eq!(plan.wanted(&registers(UNKNOWN, &[1, 1])), Wanted::default());
+    assert!(plan.wanted(&registers(IN_OUT, &[1])).exit);
 }
 
 #[test]
