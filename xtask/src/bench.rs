@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::build::{self, Profile};
-use lab::{Bench, Way};
+use lab::{Bench, NullTicks, Way};
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,21 +65,31 @@ fn read_results(path: &Path) -> Value {
 }
 
 fn null_hypercall(bench: &Bench) -> anyhow::Result<Value> {
-    let mut ticks: [Vec<u64>; 3] = Default::default();
+    let mut measured: [Vec<NullTicks>; 3] = Default::default();
     for _ in 0..NULL_ROUNDS {
-        for (way, ticks) in Way::ALL.into_iter().zip(&mut ticks) {
-            ticks.push(bench.null_ticks(way)?);
+        for (way, measured) in Way::ALL.into_iter().zip(&mut measured) {
+            measured.push(bench.null_ticks(way)?);
         }
     }
-    let [unmonitored, empty_hook, hypovisor] = ticks.map(|mut ticks| median(&mut ticks));
-    let gdb = bench.gdb_ticks()?;
+    let medians =
+        measured.each_ref().map(|all| median(&mut all.iter().map(|ticks| ticks.median).collect::<Vec<_>>()));
+    let least =
+        measured.each_ref().map(|all| median(&mut all.iter().map(|ticks| ticks.least).collect::<Vec<_>>()));
+    let ratio = |ticks: u64, to: u64| ticks as f64 / to as f64;
     Ok(json!({
-        "unmonitored_ticks": unmonitored,
-        "empty_hook_ticks": empty_hook,
-        "hypovisor_ticks": hypovisor,
-        "gdb_ticks": gdb,
-        "hypovisor_ratio": hypovisor as f64 / unmonitored as f64,
-        "empty_hook_ratio": empty_hook as f64 / unmonitored as f64,
+        "unmonitored_ticks": medians[0],
+        "empty_hook_ticks": medians[1],
+        "hypovisor_ticks": medians[2],
+        "gdb_ticks": bench.gdb_ticks()?,
+        "empty_hook_ratio": ratio(medians[1], medians[0]),
+        "hypovisor_ratio": ratio(medians[2], medians[0]),
+        "least": {
+            "unmonitored_ticks": least[0],
+            "empty_hook_ticks": least[1],
+            "hypovisor_ticks": least[2],
+            "empty_hook_ratio": ratio(least[1], least[0]),
+            "hypovisor_ratio": ratio(least[2], least[0]),
+        },
     }))
 }
 
