@@ -113,6 +113,14 @@ impl Domains {
         name.clone_into(&mut domain.name);
     }
 
+    /// Forgets the older half, which has the lower ids. Domain 0 stays until it is the last: it is always there.
+    pub(crate) fn forget_older_half(&mut self) {
+        let (all, first) = (self.0.len(), self.0.keys().next().copied().filter(|id| *id == 0));
+        let kept = all / 2;
+        let from = self.0.keys().copied().nth(all - kept);
+        self.0.retain(|id, _| from.is_some_and(|from| *id >= from || (kept > 0 && Some(*id) == first)));
+    }
+
     /// The domains in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Domain> {
         self.0.values()

@@ -15,10 +15,14 @@ pub mod domains;
 pub mod drain;
 pub mod event_json;
 pub mod event_line;
+#[doc(hidden)]
+pub mod fuzzing;
+mod note;
 pub mod pairing;
 pub mod qmp;
 pub mod recording;
 pub mod report;
+pub mod runtime;
 pub mod session;
 pub mod stats;
 #[cfg(test)]

@@ -18,12 +18,12 @@ use hypovisor_machine::{Gva, RamLayout, VirtualMemory};
 use hypovisor_mapping::{Access, MappingError, Ram};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use serde::{Deserialize, Serialize};
 
 use crate::call::CallSink;
 use crate::clock::Clock;
 use crate::domains::Domains;
 use crate::drain::Drain;
+pub use crate::note::Note;
 use crate::qmp::RamMap;
 
 /// Pause between two looks at the rings: short enough that an event is seen within milliseconds, long enough that
@@ -91,15 +91,6 @@ pub enum SessionError {
     Multicall,
 }
 
-/// What the engine leaves with the sensor for the engine that comes after it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Note {
-    /// The running Xen.
-    pub profile: Option<Profile>,
-    /// The domains so far.
-    pub domains: Domains,
-}
-
 /// What a step found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -120,6 +111,7 @@ pub struct Session {
     ram: Option<Ram>,
     symbols: Option<PathBuf>,
     note: Note,
+    note_cut: bool,
     drain: Drain,
     clock: Clock,
     closed: bool,
@@ -156,7 +148,8 @@ impl Session {
             candidates: fds,
             ram: None,
             symbols: None,
-            note: serde_json::from_slice(&note).unwrap_or_default(),
+            note: Note::from_bytes(&note),
+            note_cut: false,
             drain: Drain::new(consumers?),
             clock: Clock::measure(),
             closed: false,
@@ -246,14 +239,22 @@ impl Session {
         self.drain.finish(&self.clock, &mut learning)
     }
 
-    /// Leaves what is known with the sensor, for an engine that may come after this one.
+    /// Leaves what is known with the sensor, for an engine that may come after this one; what does not fit into a
+    /// message is left out, see [`Session::note_was_cut`].
     ///
     /// # Errors
     /// When the sensor is gone.
-    pub fn leave_note(&self) -> Result<(), SessionError> {
-        let note = serde_json::to_vec(&self.note).unwrap_or_default();
-        control::send(&self.socket, &Message::Note(note), &[])?;
+    pub fn leave_note(&mut self) -> Result<(), SessionError> {
+        let (bytes, whole) = self.note.to_bytes();
+        self.note_cut |= !whole;
+        control::send(&self.socket, &Message::Note(bytes), &[])?;
         Ok(())
+    }
+
+    /// Whether an engine that comes after this one would not learn all that is known.
+    #[must_use]
+    pub const fn note_was_cut(&self) -> bool {
+        self.note_cut
     }
 
     fn answer(&mut self) -> Result<(), SessionError> {

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::call::CallSink;
 use crate::command::{Additions, CommandError, QemuCommand, find_plugin};
 use crate::qmp::{Qmp, QmpError};
+use crate::runtime;
 use crate::session::{START_TIMEOUT, Session, SessionError, Step, StepError, until};
 
 /// How long QEMU may take to end once its sensor is gone, or once it was asked to.
@@ -80,8 +81,8 @@ impl Watch {
     pub fn start(command: &QemuCommand, options: &WatchOptions) -> Result<Self, WatchError> {
         command.check_accelerator()?;
         let plugin = find_plugin(command.version()?.plugin_api()?)?;
-        let runtime = runtime_dir()?;
-        let (control, qmp) = (control_socket(runtime.path()), runtime.path().join("qmp"));
+        let runtime = runtime::create().map_err(WatchError::RuntimeDir)?;
+        let (control, qmp) = (runtime::control_socket(runtime.path()), runtime::qmp_socket(runtime.path()));
         let additions = Additions {
             control_socket: &control,
             qmp_socket: &qmp,
@@ -112,7 +113,7 @@ impl Watch {
     /// Where another engine can attach.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
-        control_socket(self.runtime.path())
+        runtime::control_socket(self.runtime.path())
     }
 
     /// Hands every call to `sink` until QEMU ends; calls `tick` after each step.
@@ -169,17 +170,6 @@ impl Watch {
         }
         Ok(status)
     }
-}
-
-/// Where a sensor listens in a runtime directory.
-fn control_socket(runtime: &Path) -> PathBuf {
-    runtime.join("control")
-}
-
-fn runtime_dir() -> Result<TempDir, WatchError> {
-    let place = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
-    let place = place.unwrap_or_else(std::env::temp_dir);
-    tempfile::Builder::new().prefix("hypovisor-").tempdir_in(place).map_err(WatchError::RuntimeDir)
 }
 
 /// Connects to the sensor and the monitor, tells where RAM is, and lets the machine go.

@@ -29,6 +29,10 @@ use rustix::net::{SendAncillaryMessage, SendFlags};
 pub const PROTOCOL: u64 = 1;
 /// The most bytes one message has.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The most bytes of a [`Message::Note`], so that it fits behind the words of the [`Message::Hello`] that returns it.
+pub const MAX_NOTE_BYTES: usize = MAX_MESSAGE_BYTES - HELLO_WORDS * 8;
+/// Words of a [`Message::Hello`] before the note.
+const HELLO_WORDS: usize = 7;
 /// The most descriptors one message carries.
 const MAX_FDS: usize = 8;
 /// The most hooks a [`Message::Hooks`] can set.
@@ -196,7 +200,7 @@ pub enum ControlError {
 }
 
 impl Message {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let words = |words: Vec<u64>| words.into_iter().flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
         match self {
             Self::Hello(hello, note) => {
@@ -221,7 +225,7 @@ impl Message {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, ControlError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ControlError> {
         let (words, _) = bytes.as_chunks::<8>();
         let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
         let kind = words.first().copied().unwrap_or(0);
@@ -231,7 +235,7 @@ impl Message {
     fn decode_words(words: &[u64], bytes: &[u8]) -> Option<Self> {
         let word = |index: usize| words.get(index).copied();
         Some(match word(0)? {
-            kind::HELLO => Self::Hello(Hello::from_words(words)?, bytes.get(7 * 8..)?.to_vec()),
+            kind::HELLO => Self::Hello(Hello::from_words(words)?, bytes.get(HELLO_WORDS * 8..)?.to_vec()),
             kind::RAM_LAYOUT => {
                 let (ranges, rest) = words.get(2..)?.as_chunks::<3>();
                 let sane = rest.is_empty() && ranges.len() <= MAX_RAM_RANGES;
@@ -258,7 +262,7 @@ impl Message {
             }
             kind::LAYOUT => Self::Layout(FrameLayout::from_words(words.get(1..)?)?),
             kind::REFUSE => Self::Refuse,
-            kind::NOTE => Self::Note(bytes.get(8..)?.to_vec()),
+            kind::NOTE => Self::Note(bytes.get(8..).filter(|note| note.len() <= MAX_NOTE_BYTES)?.to_vec()),
             _ => return None,
         })
     }
@@ -350,66 +354,4 @@ pub fn receive(socket: impl AsFd) -> Result<(Message, Vec<OwnedFd>), ControlErro
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn layout() -> FrameLayout {
-        FrameLayout {
-            processor_id: 200,
-            current_vcpu: 208,
-            vcpu_id: 0,
-            vcpu_domain: 16,
-            domain_id: 0,
-            multicall_call: 8,
-        }
-    }
-
-    #[test]
-    fn every_message_survives_the_trip() {
-        let hello = Hello {
-            protocol: PROTOCOL,
-            pid: 42,
-            plugin_api: 4,
-            vcpus: 2,
-            ring_bytes: 1 << 20,
-            state: SensorState::Watching,
-        };
-        let hook = Hook { kind: HookKind::HvmExit, gva: Gva(0xffff_82d0_4020_0000) };
-        let ranges = vec![RamRange { gpa: Gpa(0), len: 4096, file_offset: 0 }];
-        let messages = [
-            Message::Hello(hello, b"kept".to_vec()),
-            Message::RamLayout { backend: 1, ranges },
-            Message::NeedHooks { vcpu: 1, cr3: 0x1000, rip: Gva(5) },
-            Message::Hooks(vec![hook], Some(layout())),
-            Message::Hooks(vec![hook, hook], None),
-            Message::NeedLayout { vcpu: 0, cr3: 0x1000, frame: Gva(7) },
-            Message::Layout(layout()),
-            Message::Refuse,
-            Message::Note(b"odd".to_vec()),
-        ];
-        let (one, other) = net::socketpair(
-            net::AddressFamily::UNIX,
-            net::SocketType::SEQPACKET,
-            net::SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
-        for message in messages {
-            send(&one, &message, &[one.as_fd()]).unwrap();
-            let (received, fds) = receive(&other).unwrap();
-            assert_eq!((received, fds.len()), (message, 1));
-        }
-        drop(one);
-        assert!(matches!(receive(&other), Err(ControlError::Closed)));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_a_message_or_an_error(words in proptest::collection::vec(0u64..20, 0..40), tail in 0usize..8) {
-            let mut bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-            bytes.extend(vec![0xff; tail]);
-            let _ = Message::decode(&bytes);
-        }
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use hypovisor_engine::recording::Recording;
+use hypovisor_engine::runtime;
 use hypovisor_engine::session::{Session, Step, StepError, until};
 
 use crate::FINDINGS;
@@ -22,6 +23,7 @@ pub(crate) fn attach(args: &AttachArgs) -> anyhow::Result<u8> {
         bail!("{} is being recorded by process {}", dir.display(), manifest.engine_pid);
     }
     let socket = PathBuf::from(&manifest.control_socket);
+    runtime::sweep();
     let stop = StopRequest::install()?;
     let mut session = Session::connect(&socket, until(CONNECT_TIMEOUT)).with_context(|| {
         format!("QEMU (process {}) of this recording is not there to attach to", manifest.qemu_pid)
@@ -37,7 +39,8 @@ pub(crate) fn attach(args: &AttachArgs) -> anyhow::Result<u8> {
     let lost: u64 = session.counters().map(|counters| counters.lost_calls + counters.lost_results).sum();
     output.finish()?;
     if ended {
-        remove_runtime_dir(&socket);
+        // The engine that started QEMU would have.
+        runtime::remove(&socket);
     }
     Ok(if lost > 0 { FINDINGS } else { 0 })
 }
@@ -57,14 +60,6 @@ fn follow(session: &mut Session, output: &mut Output, stop: &StopRequest) -> any
         }
     }
     session.leave_note()?;
+    output.tick(session)?;
     Ok(false)
-}
-
-/// The engine that started QEMU would have removed it; it fails if anything else is in there, which is right.
-fn remove_runtime_dir(socket: &std::path::Path) {
-    let _ = std::fs::remove_file(socket);
-    if let Some(dir) = socket.parent() {
-        let _ = std::fs::remove_file(dir.join("qmp"));
-        let _ = std::fs::remove_dir(dir);
-    }
 }

@@ -21,6 +21,10 @@ const OPTIONS: RecorderOptions = RecorderOptions {
     own_thread: true,
 };
 
+/// Told once a session. Nothing is lost as long as this engine lives.
+const NOTE_WAS_CUT: &str =
+    "too much is known of this Xen and its domains to keep all of it for `hypovisor attach`";
+
 /// What is done with calls.
 enum Target {
     Recording(Box<Recorder>),
@@ -35,6 +39,7 @@ pub(crate) struct Output {
     live: Live,
     events: u64,
     line: String,
+    warned: bool,
 }
 
 impl Output {
@@ -62,11 +67,17 @@ impl Output {
     }
 
     fn new(target: Target, live: bool) -> Self {
-        Self { target, live: Live::new(live), events: 0, line: String::new() }
+        Self { target, live: Live::new(live), events: 0, line: String::new(), warned: false }
     }
 
     /// To be called a few times a second at least: draws, flushes, keeps the manifest up to date.
     pub(crate) fn tick(&mut self, session: &Session) -> anyhow::Result<()> {
+        if session.note_was_cut() && !self.warned {
+            self.warned = true;
+            self.live.clear();
+            // A closed standard error is no reason to stop watching.
+            let _ = writeln!(std::io::stderr(), "hypovisor: warning: {NOTE_WAS_CUT}");
+        }
         self.live.tick(session, self.events);
         match &mut self.target {
             Target::Recording(recorder) => {

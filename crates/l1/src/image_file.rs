@@ -14,6 +14,9 @@ use object::read::elf::{FileHeader, ProgramHeader};
 
 use crate::{Image, MAX_IMAGE_BYTES, PageRun};
 
+/// Most segments a container may have; `mkelf32` makes one.
+const MAX_SEGMENTS: usize = 16;
+
 /// Why a file is not a bootable Xen image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageFileError {
@@ -29,6 +32,9 @@ pub enum ImageFileError {
     /// The container loads nothing.
     #[error("the image has no loadable segment")]
     Empty,
+    /// More segments than any Xen has.
+    #[error("the image has more than {MAX_SEGMENTS} segments")]
+    TooManySegments,
     /// Nothing in the image points into a region it could run in.
     #[error("the image does not tell which virtual addresses it runs at")]
     NoVirtualBase,
@@ -63,6 +69,9 @@ fn load_segments(elf: &[u8]) -> Result<(u64, Vec<u8>), ImageFileError> {
     let header = FileHeader32::<object::Endianness>::parse(elf)?;
     let endian = header.endian()?;
     let segments = header.program_headers(endian, elf)?;
+    if segments.len() > MAX_SEGMENTS {
+        return Err(ImageFileError::TooManySegments);
+    }
     let loads: Vec<_> = segments.iter().filter(|segment| segment.p_type(endian) == PT_LOAD).collect();
     let extent = |segment: &&object::elf::ProgramHeader32<object::Endianness>| {
         let start = u64::from(segment.p_paddr(endian));

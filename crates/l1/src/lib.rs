@@ -27,6 +27,8 @@ mod code;
 mod discover;
 mod dwarf;
 pub mod embedded;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hex;
 mod hints;
 mod hooks;

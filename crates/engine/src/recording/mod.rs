@@ -18,6 +18,7 @@ mod batch;
 mod column;
 mod delta;
 mod error;
+pub(crate) mod fuzzing;
 mod losses;
 mod manifest;
 mod names;

@@ -283,6 +283,11 @@ pub(super) struct SegmentReader {
 impl SegmentReader {
     pub(super) fn open(path: &Path) -> Result<Self, RecordingError> {
         let file = File::open(path).map_err(RecordingError::reading(path))?;
+        Self::from_file(path, file)
+    }
+
+    /// As [`Self::open`], for a file that is open already; `path` is for messages.
+    pub(super) fn from_file(path: &Path, file: File) -> Result<Self, RecordingError> {
         let file = guarded(|| SerializedFileReader::new(file).map_err(Malformed::from))
             .map_err(|what| RecordingError::segment(path, what.0))?;
         let names = Interned::default();
