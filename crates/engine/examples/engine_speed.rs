@@ -19,6 +19,7 @@ use hypovisor_engine::recording::{
 };
 use hypovisor_event::record::{self, ENTRY_BYTES, Entry, Exit, Kind, PREEMPTED_BYTES};
 use hypovisor_event::ring::Producer;
+use hypovisor_event::verdict::Intervention;
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::clock::now_ticks;
 
@@ -97,7 +98,15 @@ fn put(producer: &mut Producer, call: &RecordedCall, sequence: u64) {
     let caller = call.caller;
     let time_ticks = now_ticks();
     let (number, args) = (call.registers.number, call.registers.args);
-    let entry = Entry { sequence, time_ticks, caller, parent: None, number, args };
+    let entry = Entry {
+        sequence,
+        time_ticks,
+        caller,
+        parent: None,
+        number,
+        args,
+        intervention: Intervention::default(),
+    };
     let len = ENTRY_BYTES + call.entry_memory.len();
     let Some(buf) = producer.reserve(len) else { return };
     if let Some((fixed, rest)) = buf.split_first_chunk_mut() {

@@ -12,6 +12,7 @@ use hypovisor_abi::capture::Registers;
 use hypovisor_engine::call::{Call, CallId, CallSink as _, Outcome};
 use hypovisor_engine::recording::{Manifest, Recorder, RecorderOptions, Recording};
 use hypovisor_event::record::{Caller, CallerMode};
+use hypovisor_event::verdict::Intervention;
 
 /// Distinct calls that go round.
 const SAMPLES: usize = 4096;
@@ -103,6 +104,7 @@ fn record(
             entry_segments: &sample.memory,
             exit_segments: &[],
             cut: false,
+            intervention: Intervention::default(),
             outcome: sample.outcome,
         };
         recorder.call(&call)?;

@@ -10,6 +10,7 @@ use hypovisor_engine::recording::{Manifest, Recorder, RecorderOptions, Recording
 use hypovisor_engine::report;
 use hypovisor_engine::stats::{Stats, table};
 use hypovisor_event::record::{Caller, CallerMode};
+use hypovisor_event::verdict::Intervention;
 
 const EVENTS: u64 = 200_000;
 const START_NS: i64 = 1_795_000_000_000_000_000;
@@ -148,6 +149,7 @@ fn record(recorder: &mut Recorder, random: &mut Random) -> Result<(), Box<dyn st
             entry_segments: &[],
             exit_segments: &[],
             cut: false,
+            intervention: Intervention::default(),
             outcome: Outcome::Returned(if failed { errno } else { 0 }),
         };
         recorder.call(&call)?;

@@ -2,7 +2,9 @@
 
 use hypovisor_abi::capture::{Registers, Segments};
 use hypovisor_abi::decode;
+use hypovisor_event::injection::Injected;
 use hypovisor_event::record::Caller;
+use hypovisor_event::verdict::Intervention;
 
 /// Names a call within a session: the physical CPU it was made on and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +68,8 @@ pub struct Call<'a> {
     pub exit_segments: &'a [u8],
     /// More memory belongs to the call than was copied.
     pub cut: bool,
+    /// What the sensor did with it.
+    pub intervention: Intervention,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -98,15 +102,36 @@ pub struct Loss {
 }
 
 /// Takes calls as they complete: those of one ring in the order they entered, a multicall before its inner calls.
+///
+/// Before that, [`CallSink::entered`] tells of each call when it enters, in the order of time over all rings. A sink
+/// that wraps another one forwards both.
 pub trait CallSink {
     /// Why a call cannot be taken.
     type Error;
+
+    /// A call has entered: what it returns is not known yet, [`Call::outcome`] is [`Outcome::Unfinished`], and there is
+    /// no memory copied after it. [`CallSink::call`] follows once it has returned, or never if L1 crashes in it and
+    /// the engine is killed then. [`Call::time_ns`] is the same both times, and greater than that of the call before.
+    ///
+    /// # Errors
+    /// As [`CallSink::call`].
+    fn entered(&mut self, _call: &Call<'_>) -> Result<(), Self::Error> {
+        Ok(())
+    }
 
     /// One call.
     ///
     /// # Errors
     /// When it cannot be taken; the session ends then.
     fn call(&mut self, call: &Call<'_>) -> Result<(), Self::Error>;
+
+    /// An injection on CPU `pcpu` has ended; `memory` is what the call brought along, as L1 left it.
+    ///
+    /// # Errors
+    /// As [`CallSink::call`].
+    fn injected(&mut self, _pcpu: u32, _injected: &Injected, _memory: &[u8]) -> Result<(), Self::Error> {
+        Ok(())
+    }
 
     /// Events were lost.
     ///

@@ -84,7 +84,9 @@ fn write_outcome(out: &mut String, call: &Call<'_>) {
         None => out.push_str(",\"errno\":null"),
     }
     write_optional(out, "duration_ns", call.duration_ns);
-    let _ = write!(out, ",\"cut\":{}", call.cut);
+    let _ = write!(out, ",\"cut\":{},\"injected\":{}", call.cut, call.intervention.injected);
+    let verdict = call.intervention.verdict.map(|verdict| format!("\"{}\"", verdict.name()));
+    write_optional(out, "verdict", verdict);
 }
 
 fn write_optional(out: &mut String, key: &str, value: Option<impl std::fmt::Display>) {
@@ -113,7 +115,7 @@ mod tests {
         assert_eq!((&object["result"], &object["errno"]), (&(-1).into(), &"EPERM".into()));
         assert_eq!(object["raw_args"][5], "0xffffffffffffffff");
         assert_eq!(object["parent"], serde_json::Value::Null);
-        assert_eq!(object.as_object().unwrap().len(), 26);
+        assert_eq!(object.as_object().unwrap().len(), 28);
     }
 
     #[test]

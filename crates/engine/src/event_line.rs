@@ -31,6 +31,9 @@ pub fn write_call(out: &mut String, call: &Call<'_>, detail: Detail) {
     if let Some(continued) = call.continues {
         let _ = write!(out, "[continues {}:{}] ", continued.pcpu, continued.sequence);
     }
+    if call.intervention.injected {
+        out.push_str("[injected] ");
+    }
     let captured = call.captured();
     text::write_call(out, &xen::XEN, &captured, detail);
     out.push_str(" = ");
@@ -42,6 +45,9 @@ pub fn write_call(out: &mut String, call: &Call<'_>, detail: Detail) {
     }
     if let Some(duration) = call.duration_ns {
         write_duration(out, duration);
+    }
+    if let Some(verdict) = call.intervention.verdict {
+        let _ = write!(out, " [{}]", verdict.name());
     }
 }
 

@@ -39,6 +39,7 @@ pub fn pair_records(data: &[u8]) -> usize {
             Record::Entry { entry, .. } => entry.time_ticks,
             Record::Exit { exit, .. } => exit.time_ticks,
             Record::Gap(gap) => gap.time_ticks,
+            Record::Injected { injected, .. } => injected.time_ticks,
         };
         entered += usize::from(matches!(record, Record::Entry { .. }));
         let pcpu = (time_ticks % RINGS as u64) as u32;

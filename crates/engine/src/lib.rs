@@ -21,6 +21,7 @@ mod note;
 pub mod pairing;
 pub mod qmp;
 pub mod recording;
+pub mod remote;
 pub mod report;
 pub mod runtime;
 pub mod session;

@@ -1,7 +1,12 @@
 //! From records to calls: entries meet their exits, inner calls their multicall, continuations what they continue.
 //!
-//! One [`Pairing`] takes the records of all rings in the order of their time. A call is handed on when it has
-//! returned; a multicall's inner calls wait for it, so that calls of a ring come out in the order they entered.
+//! One [`Pairing`] takes the records of all rings in the order of their time. A call is announced when it enters and
+//! handed on when it has returned; a multicall's inner calls wait for it, so that calls of a ring come out in the
+//! order they entered.
+//!
+//! **Time.** No two calls enter at the same nanosecond, and a later one never at an earlier time: what the clock gives
+//! is moved up as far as that takes. So whoever sorts a recording by time has the order in which calls were
+//! announced. Only where the clock was set back by more than [`MAX_STEP_BACK_NS`] does time go back here too.
 //!
 //! **Continuations.** Xen preempts a long call by setting the guest's registers so that it issues the call again.
 //! The re-issued call is the one of the same vCPU with the instruction pointer, stack pointer, number and
@@ -29,10 +34,15 @@ const MAX_PREEMPTED: usize = 16;
 /// vCPUs of domains with preempted calls; more means that they never came back.
 const MAX_PREEMPTED_VCPUS: usize = 4096;
 
+/// How far the clock may step back, when it is measured again, without time going back; 10 ms.
+const MAX_STEP_BACK_NS: i64 = 10_000_000;
+
 /// A call that has entered.
 #[derive(Debug)]
 struct Held {
     entry: Entry,
+    /// When it entered, in nanoseconds since the Unix epoch.
+    time_ns: i64,
     segments: Vec<u8>,
     continues: Option<CallId>,
     cut: bool,
@@ -66,13 +76,16 @@ struct RingCalls {
 pub struct Pairing {
     rings: Vec<RingCalls>,
     preempted: HashMap<(u16, u16), Vec<Preempted>>,
+    /// When the last call entered.
+    last_entry_ns: i64,
 }
 
 impl Pairing {
     /// For a session with so many rings.
     #[must_use]
     pub fn new(rings: usize) -> Self {
-        Self { rings: (0..rings).map(|_| RingCalls::default()).collect(), preempted: HashMap::new() }
+        let rings = (0..rings).map(|_| RingCalls::default()).collect();
+        Self { rings, preempted: HashMap::new(), last_entry_ns: i64::MIN }
     }
 
     /// Takes the next record of ring `pcpu`, and hands on what it completes.
@@ -89,6 +102,7 @@ impl Pairing {
         match record {
             Record::Entry { entry, segments, cut } => self.entry(pcpu, entry, segments, cut, clock, sink),
             Record::Exit { exit, segments, cut } => self.exit(pcpu, exit, segments, cut, clock, sink),
+            Record::Injected { injected, memory } => sink.injected(pcpu, &injected, memory),
             Record::Gap(gap) => sink.loss(&Loss {
                 pcpu,
                 time_ns: clock.unix_ns(gap.time_ticks),
@@ -124,6 +138,7 @@ impl Pairing {
             self.flush(pcpu, clock, sink)?;
         }
         let again = if entry.parent.is_none() { self.take_preempted(&entry) } else { None };
+        let time_ns = self.entry_time(clock.unix_ns(entry.time_ticks));
         let Some(ring) = self.ring(pcpu) else { return Ok(()) };
         let continues = if entry.parent.is_some() {
             ring.inner_calls += 1;
@@ -133,8 +148,15 @@ impl Pairing {
             ring.inner_continues = again.and_then(|preempted| preempted.inner);
             again.map(|preempted| preempted.id)
         };
-        ring.hold(entry, segments, cut, continues);
-        Ok(())
+        sink.entered(&ring.hold(entry, time_ns, segments, cut, continues).call(pcpu, clock))
+    }
+
+    /// The time of the next entry, for which the clock says `time_ns`.
+    fn entry_time(&mut self, time_ns: i64) -> i64 {
+        let next = self.last_entry_ns.saturating_add(1);
+        let time_ns = if next.saturating_sub(time_ns) > MAX_STEP_BACK_NS { time_ns } else { time_ns.max(next) };
+        self.last_entry_ns = time_ns;
+        time_ns
     }
 
     fn exit<S: CallSink>(
@@ -214,9 +236,17 @@ impl Pairing {
 }
 
 impl RingCalls {
-    fn hold(&mut self, entry: Entry, segments: &[u8], cut: bool, continues: Option<CallId>) {
+    fn hold(
+        &mut self,
+        entry: Entry,
+        time_ns: i64,
+        segments: &[u8],
+        cut: bool,
+        continues: Option<CallId>,
+    ) -> &Held {
         let mut held = self.spare.pop().unwrap_or_else(|| Held {
             entry,
+            time_ns,
             segments: Vec::new(),
             continues: None,
             cut: false,
@@ -224,12 +254,14 @@ impl RingCalls {
             exit_segments: Vec::new(),
             preempted: false,
         });
-        held.entry = entry;
+        (held.entry, held.time_ns) = (entry, time_ns);
         held.segments.clear();
         held.segments.extend_from_slice(segments);
         held.exit_segments.clear();
         (held.continues, held.cut, held.exit, held.preempted) = (continues, cut, None, false);
+        let at = self.held.len();
         self.held.push(held);
+        &self.held[at]
     }
 
     /// Marks the last inner call as preempted if the multicall's remaining count says so.
@@ -259,7 +291,7 @@ impl Held {
         let elapsed = self.exit.map(|exit| exit.time_ticks.saturating_sub(entry.time_ticks));
         Call {
             id: CallId { pcpu, sequence: entry.sequence },
-            time_ns: clock.unix_ns(entry.time_ticks),
+            time_ns: self.time_ns,
             duration_ns: elapsed.map(|ticks| clock.duration_ns(ticks)),
             caller: entry.caller,
             parent: entry.parent.map(|sequence| CallId { pcpu, sequence }),
@@ -268,6 +300,7 @@ impl Held {
             entry_segments: &self.segments,
             exit_segments: &self.exit_segments,
             cut: self.cut,
+            intervention: entry.intervention,
             outcome,
         }
     }
@@ -277,19 +310,31 @@ impl Held {
 mod tests {
     use super::*;
     use hypovisor_event::record::{Caller, CallerMode};
+    use hypovisor_event::verdict::Intervention;
 
     /// CPU, sequence number, how it ended, what it continues, its multicall.
     type SeenCall = (u32, u64, Outcome, Option<CallId>, Option<u64>);
 
     #[derive(Default)]
-    struct Seen(Vec<SeenCall>);
+    struct Seen {
+        calls: Vec<SeenCall>,
+        entered: Vec<(u32, u64, i64)>,
+    }
 
     impl CallSink for Seen {
         type Error = std::convert::Infallible;
 
         fn call(&mut self, call: &Call<'_>) -> Result<(), Self::Error> {
             let parent = call.parent.map(|id| id.sequence);
-            self.0.push((call.id.pcpu, call.id.sequence, call.outcome, call.continues, parent));
+            self.calls.push((call.id.pcpu, call.id.sequence, call.outcome, call.continues, parent));
+            let entered = (call.id.pcpu, call.id.sequence, call.time_ns);
+            assert!(self.entered.contains(&entered), "it was not announced, or with another time");
+            Ok(())
+        }
+
+        fn entered(&mut self, call: &Call<'_>) -> Result<(), Self::Error> {
+            assert_eq!((call.outcome, call.duration_ns), (Outcome::Unfinished, None));
+            self.entered.push((call.id.pcpu, call.id.sequence, call.time_ns));
             Ok(())
         }
 
@@ -302,7 +347,8 @@ mod tests {
         Caller { domain: 3, vcpu: 1, mode: CallerMode::Pv64, cpl: 3, cs: 0xe033, rip: 0x1002, rsp: 0x7000 };
 
     fn entry(sequence: u64, number: u64, args: [u64; 6]) -> Entry {
-        Entry { sequence, time_ticks: sequence, caller: CALLER, parent: None, number, args }
+        let intervention = Intervention::default();
+        Entry { sequence, time_ticks: sequence, caller: CALLER, parent: None, number, args, intervention }
     }
 
     fn exit(sequence: u64, reissue: Option<Reissue>) -> Exit {
@@ -328,7 +374,25 @@ mod tests {
         let seen =
             pair(&[(0, Ok(entry(0, 17, [0; 6]))), (0, Ok(entry(1, 17, [0; 6]))), (0, Err(exit(1, None)))]);
         let expected = [(0, 0, Outcome::Unfinished, None, None), (0, 1, Outcome::Returned(0), None, None)];
-        assert_eq!(seen.0, expected);
+        assert_eq!(seen.calls, expected);
+    }
+
+    #[test]
+    fn calls_are_announced_when_they_enter_each_at_a_later_time() {
+        let same_time = |sequence| Entry { time_ticks: 7, ..entry(sequence, 17, [0; 6]) };
+        let inner = Entry { parent: Some(0), ..same_time(1) };
+        let seen = pair(&[(0, Ok(entry(0, 13, [0, 1, 0, 0, 0, 0]))), (1, Ok(same_time(0))), (0, Ok(inner))]);
+        let order: Vec<(u32, u64)> = seen.entered.iter().map(|(pcpu, sequence, _)| (*pcpu, *sequence)).collect();
+        assert_eq!(order, [(0, 0), (1, 0), (0, 1)]);
+        assert!(seen.entered.is_sorted_by(|(.., earlier), (.., later)| earlier < later));
+    }
+
+    #[test]
+    fn a_small_step_of_the_clock_does_not_turn_time_back_a_large_one_does() {
+        let mut pairing = Pairing::new(1);
+        let given = [5_000, 4_000, 5_000, MAX_STEP_BACK_NS * 2, 7, 7];
+        let taken = given.map(|time_ns| pairing.entry_time(time_ns));
+        assert_eq!(taken, [5_000, 5_001, 5_002, MAX_STEP_BACK_NS * 2, 7, 8]);
     }
 
     #[test]
@@ -350,7 +414,7 @@ mod tests {
             (1, 0, Outcome::Returned(0), None, None),
             (1, 1, Outcome::Returned(0), Some(first), None),
         ];
-        assert_eq!(seen.0, expected);
+        assert_eq!(seen.calls, expected);
     }
 
     #[test]
@@ -377,6 +441,6 @@ mod tests {
             (0, 3, Outcome::Returned(0), id(0), None),
             (0, 4, Outcome::Returned(0), id(2), Some(3)),
         ];
-        assert_eq!(seen.0, expected);
+        assert_eq!(seen.calls, expected);
     }
 }

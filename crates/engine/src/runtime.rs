@@ -5,6 +5,7 @@
 //!     hypovisor-XXXXXX/
 //!       control          the sensor listens
 //!       qmp              QEMU's monitor listens
+//!       engine           the engine listens ([`crate::remote`])
 //! ```
 //!
 //! The engine that made it removes it. If that engine was killed, whoever attaches and sees QEMU end does. If nobody
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 const PREFIX: &str = "hypovisor-";
 const CONTROL: &str = "control";
 const QMP: &str = "qmp";
+const ENGINE: &str = "engine";
 
 /// Makes a directory for a new QEMU, and sweeps away those that are left behind.
 pub(crate) fn create() -> io::Result<TempDir> {
@@ -40,6 +42,20 @@ pub(crate) fn qmp_socket(runtime: &Path) -> PathBuf {
     runtime.join(QMP)
 }
 
+/// Where the engine listens in a runtime directory.
+pub(crate) fn engine_socket(runtime: &Path) -> PathBuf {
+    runtime.join(ENGINE)
+}
+
+/// Where engines of this user listen that run now.
+#[must_use]
+pub fn engines() -> Vec<PathBuf> {
+    let entries = fs::read_dir(place()).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
+    let sockets = named.map(|entry| engine_socket(&entry.path()));
+    sockets.filter(|path| fs::symlink_metadata(path).is_ok() && !is_dead(path)).collect()
+}
+
 /// Removes the directories of QEMUs that are gone and whose engines were killed. What cannot be removed stays.
 pub fn sweep() {
     sweep_in(&place());
@@ -51,6 +67,7 @@ pub fn remove(control_socket: &Path) {
     let _ = fs::remove_file(control_socket);
     if let Some(runtime) = control_socket.parent() {
         let _ = fs::remove_file(qmp_socket(runtime));
+        let _ = fs::remove_file(engine_socket(runtime));
         let _ = fs::remove_dir(runtime);
     }
 }
@@ -81,7 +98,7 @@ fn is_left_behind(runtime: &Path) -> bool {
     let Ok(entries) = fs::read_dir(runtime) else { return false };
     let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     names.iter().any(|name| name == CONTROL)
-        && names.iter().all(|name| [CONTROL, QMP].map(OsStr::new).contains(&name.as_os_str()))
+        && names.iter().all(|name| [CONTROL, QMP, ENGINE].map(OsStr::new).contains(&name.as_os_str()))
         && names.iter().all(|name| is_dead(&runtime.join(name)))
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hypovisor_event::control::{
     self, ControlError, FrameLayout, Hello, Hook, HookKind, Message, PROTOCOL, SensorState,
 };
+use hypovisor_event::injection::Injected;
 use hypovisor_event::ring::{RingCounters, median_cost_ticks};
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_l1::{DiscoverError, Image, ImageError, Layout, Profile, ProfileError, VmEntryKind};
@@ -25,6 +26,7 @@ use crate::domains::Domains;
 use crate::drain::Drain;
 pub use crate::note::Note;
 use crate::qmp::RamMap;
+use crate::remote::Remote;
 
 /// Pause between two looks at the rings: short enough that an event is seen within milliseconds, long enough that
 /// the engine does not compete with the vCPUs.
@@ -112,6 +114,7 @@ pub struct Session {
     symbols: Option<PathBuf>,
     note: Note,
     note_cut: bool,
+    remote: Option<Remote>,
     drain: Drain,
     clock: Clock,
     closed: bool,
@@ -150,6 +153,7 @@ impl Session {
             symbols: None,
             note: Note::from_bytes(&note),
             note_cut: false,
+            remote: None,
             drain: Drain::new(consumers?),
             clock: Clock::measure(),
             closed: false,
@@ -177,6 +181,28 @@ impl Session {
     /// As [`Session::note`], to add to.
     pub const fn domains_mut(&mut self) -> &mut Domains {
         &mut self.note.domains
+    }
+
+    /// Listens for other processes that want something of this engine.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn listen(&mut self, path: &Path) -> std::io::Result<()> {
+        self.remote = Some(Remote::listen(path)?);
+        Ok(())
+    }
+
+    /// Who may ask something of this engine, if anybody.
+    pub const fn remote(&mut self) -> Option<&mut Remote> {
+        self.remote.as_mut()
+    }
+
+    fn serve(&mut self) {
+        if let Some(remote) = &mut self.remote {
+            let socket = &self.socket;
+            // If the sensor is gone, the next answer that is awaited from it says so.
+            remote.turn(|message| drop(control::send(socket, &message, &[])));
+        }
     }
 
     /// Reads L1's symbols from this file rather than from the running image.
@@ -218,8 +244,10 @@ impl Session {
     pub fn step<S: CallSink>(&mut self, sink: &mut S) -> Result<Step, StepError<S::Error>> {
         self.answer().map_err(StepError::Session)?;
         self.clock.tick();
+        self.serve();
         let clock = &self.clock;
-        let mut learning = Learning { domains: &mut self.note.domains, sink };
+        let mut learning =
+            Learning { domains: &mut self.note.domains, remote: &mut self.remote, clock, sink };
         let round = self.drain.round(clock, &mut learning).map_err(StepError::Sink)?;
         if self.closed && round.records == 0 {
             return Ok(Step::Ended);
@@ -235,8 +263,10 @@ impl Session {
     /// # Errors
     /// What the sink returns.
     pub fn finish<S: CallSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
-        let mut learning = Learning { domains: &mut self.note.domains, sink };
-        self.drain.finish(&self.clock, &mut learning)
+        let clock = &self.clock;
+        let mut learning =
+            Learning { domains: &mut self.note.domains, remote: &mut self.remote, clock, sink };
+        self.drain.finish(clock, &mut learning)
     }
 
     /// Leaves what is known with the sensor, for an engine that may come after this one; what does not fit into a
@@ -329,9 +359,11 @@ pub enum StepError<E> {
     Sink(E),
 }
 
-/// Learns domains from the calls on their way to the sink.
+/// Learns domains from the calls on their way to the sink, and has the ends of injections told to who wanted them.
 struct Learning<'a, S> {
     domains: &'a mut Domains,
+    remote: &'a mut Option<Remote>,
+    clock: &'a Clock,
     sink: &'a mut S,
 }
 
@@ -341,6 +373,13 @@ impl<S: CallSink> CallSink for Learning<'_, S> {
     fn call(&mut self, call: &crate::call::Call<'_>) -> Result<(), S::Error> {
         self.domains.learn(call);
         self.sink.call(call)
+    }
+
+    fn injected(&mut self, pcpu: u32, injected: &Injected, memory: &[u8]) -> Result<(), S::Error> {
+        if let Some(remote) = self.remote {
+            remote.ended(pcpu, injected, self.clock.duration_ns(injected.duration_ticks), memory);
+        }
+        self.sink.injected(pcpu, injected, memory)
     }
 
     fn loss(&mut self, loss: &crate::call::Loss) -> Result<(), S::Error> {

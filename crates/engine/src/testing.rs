@@ -3,6 +3,7 @@
 use hypovisor_abi::Width;
 use hypovisor_abi::capture::Registers;
 use hypovisor_event::record::{Caller, CallerMode};
+use hypovisor_event::verdict::Intervention;
 
 use crate::call::{Call, CallId, Outcome};
 
@@ -20,6 +21,7 @@ pub(crate) fn call(number: u64, args: [u64; 6], outcome: Outcome) -> Call<'stati
         entry_segments: &[],
         exit_segments: &[],
         cut: false,
+        intervention: Intervention::default(),
         outcome,
     }
 }

@@ -94,7 +94,10 @@ impl Watch {
         let missing = |source| CommandError::Missing { program, source };
         let mut child = watched.to_command().spawn().map_err(missing)?;
         match bring_up(&mut child, &control, &qmp, options, !command.starts_stopped()) {
-            Ok(session) => Ok(Self { child, session, runtime }),
+            Ok(mut session) => {
+                session.listen(&runtime::engine_socket(runtime.path())).map_err(WatchError::RuntimeDir)?;
+                Ok(Self { child, session, runtime })
+            }
             Err(error) => Err(end_early(&mut child, error)),
         }
     }

@@ -12,6 +12,7 @@ use hypovisor_engine::fuzzing::{pair_records, read_segment};
 use hypovisor_engine::recording::{Manifest, Recorder, RecorderOptions, Recording};
 use hypovisor_event::fuzzing::{read_records, sample_records};
 use hypovisor_event::record::{Caller, CallerMode};
+use hypovisor_event::verdict::Intervention;
 
 fn seeds(target: &str, missing: impl FnOnce() -> Vec<(&'static str, Vec<u8>)>) -> Vec<(PathBuf, Vec<u8>)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
@@ -98,6 +99,7 @@ fn call(sequence: u64) -> Call<'static> {
         entry_segments: if returned { &[7; 40] } else { &[] },
         exit_segments: &[],
         cut: !returned,
+        intervention: Intervention::default(),
         outcome: if returned { Outcome::Returned(-22) } else { Outcome::Unfinished },
     }
 }

@@ -13,6 +13,9 @@
 //!     │ ◀────────────── NeedLayout { vcpu, cr3, frame } ───────────────┤  first hypercall, if still unknown
 //!     ├── Layout ─────────────────────────────────────────────────────▶│  or Refuse
 //!     ├── Note (any time: kept for the next engine, returned in Hello) ▶│
+//!     ├── Rules (any time: + the compiled rules as a descriptor) ─────▶│
+//!     ├── Inject (any time; its end comes through a ring) ────────────▶│
+//!     ├── CancelInjection, Release ───────────────────────────────────▶│
 //! ```
 //!
 //! While a `Need…` is open the asking vCPU waits, for a bounded time.
@@ -25,8 +28,10 @@ use hypovisor_machine::{Gpa, Gva, MAX_RAM_RANGES, RamRange};
 use rustix::net::{self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer};
 use rustix::net::{SendAncillaryMessage, SendFlags};
 
+use crate::injection::Injection;
+
 /// Version of records, rings and messages together; sensor and engine must have the same.
-pub const PROTOCOL: u64 = 1;
+pub const PROTOCOL: u64 = 2;
 /// The most bytes one message has.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The most bytes of a [`Message::Note`], so that it fits behind the words of the [`Message::Hello`] that returns it.
@@ -169,6 +174,22 @@ pub enum Message {
     Refuse,
     /// Engine: keep this for the engine that comes after me.
     Note(Vec<u8>),
+    /// Engine: judge calls by these rules from now on. Descriptor: a memfd with the compiled rules; none: no rules.
+    Rules {
+        /// Whether calls are really refused and L1 really stopped, or only what would have been is noted.
+        enforce: bool,
+        /// Bytes in the memfd.
+        bytes: u64,
+    },
+    /// Engine: make this call when the domain next makes one.
+    Inject(Injection),
+    /// Engine: forget this injection if it has not begun.
+    CancelInjection {
+        /// As in [`Injection::id`].
+        id: u64,
+    },
+    /// Engine: L1 was stopped for a paused call and goes on by somebody's order; the call may run now.
+    Release,
 }
 
 mod kind {
@@ -180,6 +201,10 @@ mod kind {
     pub(super) const LAYOUT: u64 = 6;
     pub(super) const REFUSE: u64 = 7;
     pub(super) const NOTE: u64 = 8;
+    pub(super) const RULES: u64 = 9;
+    pub(super) const INJECT: u64 = 10;
+    pub(super) const CANCEL_INJECTION: u64 = 11;
+    pub(super) const RELEASE: u64 = 12;
 }
 
 /// Why talking to the other side failed.
@@ -222,6 +247,10 @@ impl Message {
             Self::Layout(layout) => words([kind::LAYOUT].into_iter().chain(layout.words()).collect()),
             Self::Refuse => words(vec![kind::REFUSE]),
             Self::Note(note) => [words(vec![kind::NOTE]), note.clone()].concat(),
+            Self::Rules { enforce, bytes } => words(vec![kind::RULES, u64::from(*enforce), *bytes]),
+            Self::Inject(injection) => words([vec![kind::INJECT], injection.to_words()].concat()),
+            Self::CancelInjection { id } => words(vec![kind::CANCEL_INJECTION, *id]),
+            Self::Release => words(vec![kind::RELEASE]),
         }
     }
 
@@ -263,6 +292,10 @@ impl Message {
             kind::LAYOUT => Self::Layout(FrameLayout::from_words(words.get(1..)?)?),
             kind::REFUSE => Self::Refuse,
             kind::NOTE => Self::Note(bytes.get(8..).filter(|note| note.len() <= MAX_NOTE_BYTES)?.to_vec()),
+            kind::RULES => Self::Rules { enforce: word(1)? == 1, bytes: word(2)? },
+            kind::INJECT => Self::Inject(Injection::from_words(words.get(1..)?)?),
+            kind::CANCEL_INJECTION => Self::CancelInjection { id: word(1)? },
+            kind::RELEASE => Self::Release,
             _ => return None,
         })
     }

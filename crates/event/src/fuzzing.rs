@@ -1,10 +1,12 @@
 //! What the fuzz targets and the tests that replay their seeds hold of records and control messages.
 
 use crate::control::Message;
+use crate::injection::{Injected, InjectionStatus};
 use crate::record::{
     self, ENTRY_BYTES, Exit, GAP_BYTES, Kind, MAX_RECORD_BYTES, PREEMPTED_BYTES, Peek, Record, Records, flag,
 };
 use crate::record::{Caller, CallerMode, Entry};
+use crate::verdict::Intervention;
 
 /// Any bytes are a batch of records: reading ends, stays inside, and what was read can be written and read again.
 /// Says how many records there are.
@@ -48,6 +50,7 @@ const fn time_ticks(record: &Record<'_>) -> u64 {
         Record::Entry { entry, .. } => entry.time_ticks,
         Record::Exit { exit, .. } => exit.time_ticks,
         Record::Gap(gap) => gap.time_ticks,
+        Record::Injected { injected, .. } => injected.time_ticks,
     }
 }
 
@@ -61,7 +64,8 @@ pub fn write(out: &mut Vec<u8>, record: &Record<'_>) {
         Record::Entry { entry, segments, cut } => {
             let mut fixed = [0; ENTRY_BYTES];
             record::write_entry(&mut fixed, entry);
-            append(out, &fixed, segments, Kind::Entry, cut_flag(*cut), &entry.caller);
+            let flags = cut_flag(*cut) | record::intervention_flags(&entry.intervention);
+            append(out, &fixed, segments, Kind::Entry, flags, &entry.caller);
         }
         Record::Exit { exit, segments, cut } => {
             let mut fixed = [0; PREEMPTED_BYTES];
@@ -73,6 +77,12 @@ pub fn write(out: &mut Vec<u8>, record: &Record<'_>) {
             let mut fixed = [0; GAP_BYTES];
             record::write_gap(&mut fixed, gap);
             out.extend(fixed);
+        }
+        Record::Injected { injected, memory } => {
+            let mut buf = [0; MAX_RECORD_BYTES];
+            let len = record::write_injected(&mut buf, injected, memory);
+            assert!(len.is_some(), "its memory came out of a record");
+            out.extend(&buf[..len.unwrap_or(0)]);
         }
     }
     assert!(out.len() - start <= MAX_RECORD_BYTES);
@@ -100,7 +110,9 @@ pub fn sample_records(number: u64, segments: &[u8]) -> Vec<u8> {
         Caller { domain: 1, vcpu: 0, mode: CallerMode::Pv64, cpl: 3, cs: 0xe033, rip: 0x1000, rsp: 0x2000 };
     let args = [1, 2, 3, 4, 5, 6];
     let entry = |sequence, parent| {
-        let entry = Entry { sequence, time_ticks: 10 * sequence, caller, parent, number, args };
+        let intervention = Intervention::default();
+        let time_ticks = 10 * sequence;
+        let entry = Entry { sequence, time_ticks, caller, parent, number, args, intervention };
         Record::Entry { entry, segments, cut: false }
     };
     let exit = |sequence, reissue| {
@@ -118,7 +130,10 @@ pub fn sample_records(number: u64, segments: &[u8]) -> Vec<u8> {
         exit(2, None),
     ];
     let mut out = Vec::new();
-    for record in records.iter().chain([&Record::Gap(gap)]) {
+    let status = InjectionStatus::Done;
+    let injected = Injected { id: 1, time_ticks: 100, status, result: -22, sequence: 2, duration_ticks: 50 };
+    let injected = Record::Injected { injected, memory: &[1, 2, 3] };
+    for record in records.iter().chain([&Record::Gap(gap), &injected]) {
         write(&mut out, record);
     }
     out

@@ -18,11 +18,15 @@ pub mod control;
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(not(loom))]
+pub mod injection;
+#[cfg(not(loom))]
 pub mod record;
 #[cfg(not(loom))]
 pub mod ring;
 #[cfg(not(loom))]
 mod session;
+#[cfg(not(loom))]
+pub mod verdict;
 
 #[cfg(not(loom))]
 pub use session::{RingGeometry, Rings};

@@ -9,7 +9,8 @@
 //!  0     length (32) │ kind (8) │ flags (8) │ caller (8)
 //!  1     sequence number                                   of this call                   of the call that returns
 //!  2     time, ticks of L0's TSC
-//!  3                                                       domain │ vcpu │ cs (16 each)   result (RAX)
+//!  3                                                       domain │ vcpu │ cs │ rule + 1   result (RAX)
+//!                                                          (16 bits each)
 //!  4                                                       number (RAX)                   preempted only: RIP
 //!  5                                                       RIP                            preempted only: RSP
 //!  6                                                       RSP                            preempted only: RAX, arguments
@@ -19,6 +20,13 @@
 //! ```
 //!
 //! Segments are those of `hypovisor_abi::capture`; this crate only carries their bytes.
+//!
+//! The result of an injected call stands in a record of its own, behind that call's exit: word 1 is the injection's id,
+//! word 3 the result, 4 what became of it and the bytes of memory, 5 the call's sequence number, 6 its duration in
+//! ticks; then the memory that the call brought, as L1 left it.
+
+use crate::injection::{Injected, InjectionStatus};
+use crate::verdict::{Intervention, Verdict};
 
 /// Bytes in an entry record before its segments.
 pub const ENTRY_BYTES: usize = 14 * 8;
@@ -28,6 +36,8 @@ pub const EXIT_BYTES: usize = 4 * 8;
 pub const PREEMPTED_BYTES: usize = 13 * 8;
 /// Bytes in a gap record.
 pub const GAP_BYTES: usize = 5 * 8;
+/// Bytes in an injection's record before its memory.
+pub const INJECTED_BYTES: usize = 7 * 8;
 /// Upper bound of a record's length in bytes.
 pub const MAX_RECORD_BYTES: usize = 32 * 1024;
 
@@ -43,6 +53,8 @@ pub enum Kind {
     Exit = 3,
     /// Events were lost.
     Gap = 4,
+    /// An injection has ended.
+    Injected = 5,
 }
 
 /// Bits of a record's flag byte.
@@ -51,6 +63,10 @@ pub mod flag {
     pub const PREEMPTED: u8 = 1;
     /// The capture was cut short: more memory belongs to the call than fits.
     pub const CUT: u8 = 2;
+    /// The call was injected.
+    pub const INJECTED: u8 = 4;
+    /// Where the [`Verdict`](crate::verdict::Verdict) stands: two bits.
+    pub const VERDICT_SHIFT: u32 = 3;
 }
 
 /// How the caller entered the hypervisor.
@@ -124,6 +140,8 @@ pub struct Entry {
     pub number: u64,
     /// Arguments in the order of the caller's ABI.
     pub args: [u64; 6],
+    /// What the sensor did with it.
+    pub intervention: Intervention,
 }
 
 /// The registers a preempted call will be issued again with.
@@ -188,6 +206,13 @@ pub enum Record<'a> {
     },
     /// Events were lost.
     Gap(Gap),
+    /// An injection has ended.
+    Injected {
+        /// How.
+        injected: Injected,
+        /// The memory that the call brought, as L1 left it.
+        memory: &'a [u8],
+    },
 }
 
 /// A ring holds something that no sensor writes.
@@ -222,7 +247,11 @@ pub const fn head(len: usize, kind: Kind, flags: u8, mode: CallerMode, cpl: u8) 
 #[inline]
 pub fn write_entry(buf: &mut [u8; ENTRY_BYTES], entry: &Entry) {
     let caller = &entry.caller;
-    let who = u64::from(caller.domain) | (u64::from(caller.vcpu) << 16) | (u64::from(caller.cs) << 32);
+    let rule = entry.intervention.rule.map_or(0, |rule| u64::from(rule) + 1);
+    let who = u64::from(caller.domain)
+        | (u64::from(caller.vcpu) << 16)
+        | (u64::from(caller.cs) << 32)
+        | (rule << 48);
     let args = &entry.args;
     let words = [
         entry.sequence,
@@ -244,6 +273,33 @@ pub fn write_entry(buf: &mut [u8; ENTRY_BYTES], entry: &Entry) {
     for (slot, word) in slots.zip(words) {
         *slot = word.to_le_bytes();
     }
+}
+
+/// The flags of an entry record for what the sensor did with the call.
+#[must_use]
+pub const fn intervention_flags(intervention: &Intervention) -> u8 {
+    let verdict = match intervention.verdict {
+        Some(verdict) => (verdict as u8) << flag::VERDICT_SHIFT,
+        None => 0,
+    };
+    verdict | if intervention.injected { flag::INJECTED } else { 0 }
+}
+
+/// Writes the record of an injection's end, whole; returns its length in bytes, or `None` if `buf` is too short.
+pub fn write_injected(buf: &mut [u8], injected: &Injected, memory: &[u8]) -> Option<usize> {
+    let len = INJECTED_BYTES + memory.len().next_multiple_of(8);
+    let (fixed, rest) = buf.get_mut(..len)?.split_at_mut(INJECTED_BYTES);
+    let Injected { id, time_ticks, status, result, sequence, duration_ticks } = *injected;
+    let status = status as u64 | (memory.len() as u64) << 32;
+    let head = head(len, Kind::Injected, 0, CallerMode::Pv64, 0);
+    let words = [head, id, time_ticks, result as u64, status, sequence, duration_ticks];
+    for (index, word) in words.into_iter().enumerate() {
+        put(fixed, index, word);
+    }
+    let (bytes, padding) = rest.split_at_mut(memory.len());
+    bytes.copy_from_slice(memory);
+    padding.fill(0);
+    Some(len)
 }
 
 /// Writes an exit record's fixed part and returns its length: segments follow there.
@@ -357,7 +413,7 @@ fn parse(record: &[u8]) -> Result<Record<'_>, &'static str> {
     match (head >> 32) as u8 {
         kind if kind == Kind::Entry as u8 || kind == Kind::InnerEntry as u8 => {
             let segments = record.get(ENTRY_BYTES..).ok_or(too_short)?;
-            Ok(Record::Entry { entry: parse_entry(record, caller_bits), segments, cut })
+            Ok(Record::Entry { entry: parse_entry(record, caller_bits, flags), segments, cut })
         }
         kind if kind == Kind::Exit as u8 => {
             let reissue = (flags & flag::PREEMPTED != 0).then(|| parse_reissue(record));
@@ -373,15 +429,31 @@ fn parse(record: &[u8]) -> Result<Record<'_>, &'static str> {
             calls: get(record, 3),
             results: get(record, 4),
         })),
+        kind if kind == Kind::Injected as u8 => parse_injected(record),
         _ => Err("its kind is unknown"),
     }
+}
+
+fn parse_injected(record: &[u8]) -> Result<Record<'_>, &'static str> {
+    let status = get(record, 4);
+    let injected = Injected {
+        id: get(record, 1),
+        time_ticks: get(record, 2),
+        status: InjectionStatus::from_word(status & 0xffff_ffff)
+            .ok_or("an injection ended in no known way")?,
+        result: get(record, 3) as i64,
+        sequence: get(record, 5),
+        duration_ticks: get(record, 6),
+    };
+    let memory = record.get(INJECTED_BYTES..).and_then(|memory| memory.get(..(status >> 32) as usize));
+    Ok(Record::Injected { injected, memory: memory.ok_or("it is shorter than its memory")? })
 }
 
 fn six_words(record: &[u8], from: usize) -> [u64; 6] {
     std::array::from_fn(|index| get(record, from + index))
 }
 
-fn parse_entry(record: &[u8], caller_bits: u8) -> Entry {
+fn parse_entry(record: &[u8], caller_bits: u8, flags: u8) -> Entry {
     let who = get(record, 3);
     let caller = Caller {
         domain: who as u16,
@@ -399,6 +471,11 @@ fn parse_entry(record: &[u8], caller_bits: u8) -> Entry {
         parent: get(record, 7).checked_sub(1),
         number: get(record, 4),
         args: six_words(record, 8),
+        intervention: Intervention {
+            injected: flags & flag::INJECTED != 0,
+            verdict: Verdict::from_bits(flags >> flag::VERDICT_SHIFT & 3),
+            rule: ((who >> 48) as u16).checked_sub(1),
+        },
     }
 }
 
@@ -407,51 +484,4 @@ fn parse_reissue(record: &[u8]) -> Reissue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn arbitrary_entry() -> impl Strategy<Value = Entry> {
-        let caller = (any::<[u16; 3]>(), 0u8..4, 0u8..4, any::<[u64; 2]>());
-        (caller, any::<[u64; 3]>(), proptest::option::of(0..u64::MAX), any::<[u64; 6]>()).prop_map(
-            |(([domain, vcpu, cs], mode, cpl, [rip, rsp]), [sequence, time_ticks, number], parent, args)| {
-                let mode = CallerMode::from_bits(mode);
-                let caller = Caller { domain, vcpu, mode, cpl, cs, rip, rsp };
-                Entry { sequence, time_ticks, caller, parent, number, args }
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_is_read_back(entry in arbitrary_entry(), segments in 0usize..64, cut: bool) {
-            let mut buf = vec![0xaa; ENTRY_BYTES + segments * 8];
-            write_entry(buf.first_chunk_mut().unwrap(), &entry);
-            let flags = if cut { flag::CUT } else { 0 };
-            let len = buf.len();
-            finish(&mut buf, head(len, Kind::Entry, flags, entry.caller.mode, entry.caller.cpl));
-            let record = Records::new(&buf).next().unwrap().unwrap();
-            prop_assert_eq!(record, Record::Entry { entry, segments: &buf[ENTRY_BYTES..], cut });
-        }
-
-        #[test]
-        fn exits_are_read_back(sequence: u64, time_ticks: u64, result: i64, again: Option<[u64; 9]>) {
-            let reissue = again.map(|[rip, rsp, number, a, b, c, d, e, f]| Reissue { rip, rsp, number, args: [a, b, c, d, e, f] });
-            let exit = Exit { sequence, time_ticks, result, reissue };
-            let mut buf = [0; PREEMPTED_BYTES];
-            let len = write_exit(&mut buf, &exit);
-            let flags = if reissue.is_some() { flag::PREEMPTED } else { 0 };
-            finish(&mut buf, head(len, Kind::Exit, flags, CallerMode::Hvm64, 0));
-            let record = Records::new(&buf[..len]).next().unwrap().unwrap();
-            prop_assert_eq!(record, Record::Exit { exit, segments: &[], cut: false });
-        }
-
-        #[test]
-        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
-            let mut records = Records::new(&bytes);
-            let read = records.by_ref().count();
-            prop_assert!(read <= bytes.len() / 32 + 1);
-            prop_assert!(records.offset() <= bytes.len());
-        }
-    }
-}
+mod tests;

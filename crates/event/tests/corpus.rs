@@ -7,6 +7,7 @@ use std::path::Path;
 
 use hypovisor_event::control::{FrameLayout, Hello, Hook, HookKind, Message, PROTOCOL, SensorState};
 use hypovisor_event::fuzzing::{decode_message, encode_message};
+use hypovisor_event::injection::{Injection, Place, Relocation};
 use hypovisor_machine::{Gpa, Gva, RamRange};
 
 /// Set `HYPOVISOR_RENEW` to write the seeds that are missing.
@@ -27,7 +28,7 @@ fn every_message_has_a_seed_and_every_seed_is_read() {
     }
 }
 
-fn messages() -> [(&'static str, Message); 9] {
+fn messages() -> [(&'static str, Message); 13] {
     let hello = Hello {
         protocol: PROTOCOL,
         pid: 42,
@@ -47,6 +48,16 @@ fn messages() -> [(&'static str, Message); 9] {
     let rip = Gva(0xffff_82d0_4020_0000);
     let hooks = vec![Hook { kind: HookKind::PvEntry, gva: rip }, Hook { kind: HookKind::Vmrun, gva: rip }];
     let ranges = vec![RamRange { gpa: Gpa(0), len: 4096, file_offset: 0 }];
+    let injection = Injection {
+        id: 7,
+        domain: 1,
+        vcpu: Some(0),
+        is_64_bit: true,
+        number: 17,
+        registers: [1, 0, 0, 0, 0, 0],
+        memory: vec![0; 16],
+        relocations: vec![Relocation { place: Place::Register(1), target: 0 }],
+    };
     [
         ("hello", Message::Hello(hello, b"kept".to_vec())),
         ("ram_layout", Message::RamLayout { backend: 1, ranges }),
@@ -57,5 +68,9 @@ fn messages() -> [(&'static str, Message); 9] {
         ("layout", Message::Layout(layout)),
         ("refuse", Message::Refuse),
         ("note", Message::Note(b"odd".to_vec())),
+        ("rules", Message::Rules { enforce: true, bytes: 4096 }),
+        ("inject", Message::Inject(injection)),
+        ("cancel_injection", Message::CancelInjection { id: 7 }),
+        ("release", Message::Release),
     ]
 }

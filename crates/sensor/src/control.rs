@@ -16,6 +16,8 @@ use hypovisor_machine::{Gva, RamLayout};
 use hypovisor_mapping::{Mapping, MappingError, Ram};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::injections::Injections;
+
 /// How long a vCPU waits for the engine's answer. Reading the DWARF of a debug build takes seconds on a slow machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a vCPU waits while no engine is connected at all.
@@ -66,6 +68,7 @@ pub struct Control {
     /// Calls of [`Control::ask_hooks`] that found no answer: L1 runs unmonitored.
     idle: AtomicBool,
     unanswered: AtomicU64,
+    injections: Injections,
     conversation: Mutex<Conversation>,
     answered: Condvar,
 }
@@ -94,6 +97,7 @@ impl Control {
             attached: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             unanswered: AtomicU64::new(0),
+            injections: Injections::new(),
             conversation: Mutex::default(),
             answered: Condvar::new(),
         }));
@@ -120,6 +124,11 @@ impl Control {
     #[must_use]
     pub const fn rings(&self) -> &Rings {
         &self.options.rings
+    }
+
+    /// Calls to be made in the name of guests.
+    pub(crate) const fn injections(&self) -> &Injections {
+        &self.injections
     }
 
     /// Whether an engine is there to empty the rings.
@@ -197,6 +206,7 @@ impl Control {
                     self.on_message(message);
                 }
                 self.attached.store(false, Ordering::Relaxed);
+                self.injections.drop_waiting();
                 self.lock().engine = None;
             }
         }
@@ -248,6 +258,12 @@ impl Control {
             }
             Message::Refuse => self.lock().refused = true,
             Message::Note(note) => self.lock().note = note,
+            Message::Inject(injection) => {
+                // The engine knows how many may wait; one too many never begins.
+                let _ = self.injections.push(injection);
+            }
+            Message::CancelInjection { id } => self.injections.cancel(id),
+            Message::Rules { .. } | Message::Release => {}
             // A sensor's own questions; an engine that sends them is confused, and they change nothing.
             Message::Hello(..) | Message::NeedHooks { .. } | Message::NeedLayout { .. } => {}
         }

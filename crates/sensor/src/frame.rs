@@ -29,6 +29,11 @@ mod offset {
     pub(super) const RSP: usize = 152;
 }
 
+/// Length of SYSCALL and of INT n: what Xen takes off a PV guest's RIP to have a preempted call issued again.
+pub(crate) const PV_CALL_BYTES: u64 = 2;
+/// Length of VMMCALL and of VMCALL.
+const HVM_CALL_BYTES: u64 = 3;
+
 /// `entry_vector` of a 32-bit PV guest's hypercall (`HYPERCALL_VECTOR`, Xen arch/x86).
 const INT82_VECTOR: u16 = 0x82;
 
@@ -72,6 +77,43 @@ impl<'a> Frame<'a> {
         self.word(offset::CS) as u16
     }
 
+    /// All of the guest's registers.
+    pub(crate) fn save(&self) -> SavedFrame {
+        SavedFrame(std::array::from_fn(|index| self.word(8 * index)))
+    }
+
+    /// Puts the guest's registers back.
+    pub(crate) fn restore(&self, saved: &SavedFrame) {
+        for (index, word) in saved.0.into_iter().enumerate() {
+            self.set(8 * index, word);
+        }
+    }
+
+    /// Has the guest make this call instead of its own.
+    pub(crate) fn set_call(&self, number: u64, args: &[u64; 6], width: Width) {
+        self.set_rax(number);
+        for (at, value) in argument_offsets(width).into_iter().zip(args) {
+            self.set(at, *value);
+        }
+    }
+
+    pub(crate) fn set_rax(&self, value: u64) {
+        self.set(offset::RAX, value);
+    }
+
+    /// Has the guest issue its call again once L1 lets it go. At the exit hook of a PV guest, RIP stands behind the
+    /// instruction; at that of an HVM guest it stands on it, and L1 is about to add its length.
+    pub(crate) fn issue_again(&self, mode: CallerMode) {
+        let bytes = if mode.is_pv() { PV_CALL_BYTES } else { HVM_CALL_BYTES };
+        self.set(offset::RIP, self.rip().wrapping_sub(bytes));
+    }
+
+    fn set(&self, offset: usize, value: u64) {
+        if let Some(word) = self.0.get(offset / 8) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
     /// How a PV guest entered.
     pub(crate) fn pv_mode(&self) -> CallerMode {
         let vector = (self.word(offset::ERROR_CODE) >> 32) as u16;
@@ -81,12 +123,20 @@ impl<'a> Frame<'a> {
     /// Arguments in the order of the caller's ABI (Xen public/arch-x86/xen-x86_64.h and xen-x86_32.h).
     #[inline]
     pub(crate) fn args(&self, width: Width) -> [u64; 6] {
-        use offset::{R8, R9, R10, RBP, RBX, RCX, RDI, RDX, RSI};
-        let word = |at| self.word(at);
-        match width {
-            Width::Bits64 => [word(RDI), word(RSI), word(RDX), word(R10), word(R8), word(R9)],
-            Width::Bits32 => [word(RBX), word(RCX), word(RDX), word(RSI), word(RDI), word(RBP)],
-        }
+        argument_offsets(width).map(|at| self.word(at))
+    }
+}
+
+/// The guest's registers as they were.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SavedFrame([u64; FRAME_BYTES / 8]);
+
+#[inline]
+const fn argument_offsets(width: Width) -> [usize; 6] {
+    use offset::{R8, R9, R10, RBP, RBX, RCX, RDI, RDX, RSI};
+    match width {
+        Width::Bits64 => [RDI, RSI, RDX, R10, R8, R9],
+        Width::Bits32 => [RBX, RCX, RDX, RSI, RDI, RBP],
     }
 }
 

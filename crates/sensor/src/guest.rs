@@ -17,7 +17,7 @@ pub(crate) enum AddressSpace {
 }
 
 impl AddressSpace {
-    fn translate(&self, ram: &Ram, gva: Gva) -> Result<Gpa, MemoryError> {
+    pub(crate) fn translate(&self, ram: &Ram, gva: Gva) -> Result<Gpa, MemoryError> {
         match self {
             Self::Pv { cr3 } => paging::translate(ram, *cr3, gva),
             Self::Hvm(paging) => nested::translate(ram, paging, gva),

@@ -19,9 +19,11 @@
 
 #![forbid(unsafe_code)]
 
+mod borrow;
 mod control;
 mod frame;
 mod guest;
+mod injections;
 mod machine;
 mod recorder;
 mod vcpu;

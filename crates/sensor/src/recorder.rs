@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hypovisor_abi::capture::{self, Phase, Registers};
 use hypovisor_abi::xen::XEN;
+use hypovisor_event::injection::Injected;
 use hypovisor_event::record::{self, CallerMode, Entry, Exit, Gap, Kind};
 use hypovisor_event::ring::Producer;
 use hypovisor_mapping::Ram;
@@ -73,6 +74,7 @@ impl Recorder {
         let (used, cut) = capture.map_or((0, false), |capture| capture.write(ram, Phase::Entry, rest));
         let len = record::ENTRY_BYTES + used;
         let flags = if cut { record::flag::CUT } else { 0 };
+        let flags = flags | record::intervention_flags(&entry.intervention);
         record::finish(buf, record::head(len, kind, flags, entry.caller.mode, entry.caller.cpl));
         self.producer.publish(len);
         true
@@ -96,6 +98,20 @@ impl Recorder {
         let len = start + used;
         record::finish(buf, record::head(len, Kind::Exit, flags, mode, 0));
         self.producer.publish(len);
+    }
+
+    /// Writes how an injection ended; `memory` is what its call brought along. Lost if there is no room.
+    #[cold]
+    pub(crate) fn injected(&mut self, injected: &Injected, memory: &[u8]) {
+        let wanted = record::INJECTED_BYTES + memory.len().next_multiple_of(8);
+        if !self.make_room(wanted, injected.time_ticks) {
+            return;
+        }
+        let written =
+            self.producer.reserve(wanted).and_then(|buf| record::write_injected(buf, injected, memory));
+        if let Some(len) = written {
+            self.producer.publish(len);
+        }
     }
 
     /// Sees to it that `len` bytes are free, holding the vCPU back for a bounded time; tells of earlier losses first.

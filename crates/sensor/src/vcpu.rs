@@ -19,23 +19,26 @@ use hypovisor_abi::Width;
 use hypovisor_abi::capture::{Plan, Registers};
 use hypovisor_abi::xen::XEN;
 use hypovisor_event::control::{FrameLayout, HookKind};
+use hypovisor_event::injection::{Injected, InjectionStatus};
 use hypovisor_event::record::{Caller, CallerMode, Entry, Exit, Kind, Reissue};
 use hypovisor_event::ring::Producer;
+use hypovisor_event::verdict::Intervention;
 use hypovisor_machine::{Gpa, Gva, VirtualMemory};
 use hypovisor_mapping::Ram;
 
+use crate::borrow::{Job, Wanted};
 use crate::control::Control;
-use crate::frame::{Frame, width_of};
+use crate::frame::{Frame, PV_CALL_BYTES, width_of};
 use crate::guest::AddressSpace;
 use crate::machine::{Register, Vcpu};
 use crate::recorder::{Capture, Recorder};
 use crate::vmcb::Vmcb;
 use crate::who::{Who, WhoCache};
 
-/// Length of SYSCALL and of INT n: what Xen takes off a PV guest's RIP to have a preempted call issued again.
-const PV_CALL_BYTES: u64 = 2;
 /// `HVM_HCALL_preempted` (Xen arch/x86/include/asm/hvm/support.h): `hvm_hypercall` left the guest's RIP alone.
 const HVM_PREEMPTED: u32 = 1;
+/// `__HYPERVISOR_iret` (Xen public/xen.h): it does not return to its caller, who so could not issue it again.
+const IRET: u64 = 23;
 /// A multicall's state lies inside `struct vcpu`; further off than this it does not.
 const VCPU_STRUCT_LIMIT: u64 = 1 << 16;
 
@@ -57,6 +60,15 @@ struct Pending {
     number: u64,
     /// What to capture memory by when it returns; `None` if there is nothing to capture.
     captures: Option<Registers>,
+    /// Set if the call is not the guest's own.
+    job: Option<Box<Job>>,
+}
+
+/// What is left to know of an injected call when it returns.
+struct BorrowedCall {
+    sequence: u64,
+    mode: CallerMode,
+    rip: u64,
 }
 
 /// The sensor of one L1 vCPU. Used on that vCPU's thread only.
@@ -150,25 +162,88 @@ impl VcpuSensor {
             rsp: frame.rsp(),
         };
         let width = width_of(mode);
+        let job = if self.control.injections().any() {
+            self.borrow(ram, &frame, &caller, time_ticks, vcpu)
+        } else {
+            None
+        };
         let registers = Registers { number: frame.rax(), args: frame.args(width), width };
         let sequence = self.take_sequence();
         let (number, args) = (registers.number, registers.args);
-        let entry = Entry { sequence, time_ticks, caller, parent: None, number, args };
+        let intervention = Intervention { injected: job.is_some(), verdict: None, rule: None };
+        let entry = Entry { sequence, time_ticks, caller, parent: None, number, args, intervention };
         let (recorded, captures) = self.record_entry(ram, Kind::Entry, &entry, &registers, vcpu);
         let rip = caller.rip;
         self.inner = None;
-        self.outer = Some(Pending { sequence, recorded, vcpu: current, rip, mode, number, captures });
+        self.outer = Some(Pending { sequence, recorded, vcpu: current, rip, mode, number, captures, job });
     }
 
     fn leave(&mut self, ram: &Ram, kind: HookKind, vcpu: &mut impl Vcpu) {
         let Some((frame, layout)) = self.frame(ram, vcpu) else { return };
-        let Some(pending) = &self.outer else { return };
-        if frame.word(layout.current_vcpu as usize) == pending.vcpu {
-            let rax = frame.rax();
-            let reissue = preempted(kind, pending, &frame, vcpu).then(|| reissue(pending, &frame));
-            record_exit(&mut self.recorder, ram, pending, rax, reissue, self.vmcb, vcpu);
+        let Some(pending) = self.outer.take() else { return };
+        if frame.word(layout.current_vcpu as usize) != pending.vcpu {
+            return;
         }
-        self.outer = None;
+        let rax = frame.rax();
+        let preempted = preempted(kind, &pending, &frame, vcpu);
+        let reissue = preempted.then(|| reissue(&pending, &frame));
+        record_exit(&mut self.recorder, ram, &pending, rax, reissue, self.vmcb, vcpu);
+        if let Some(job) = pending.job {
+            let call = BorrowedCall { sequence: pending.sequence, mode: pending.mode, rip: pending.rip };
+            self.give_back(ram, &frame, job, &call, preempted, vcpu.now_ticks());
+        }
+    }
+
+    /// Borrows the vCPU for an injection, if one waits for it.
+    #[cold]
+    fn borrow(
+        &mut self,
+        ram: &Ram,
+        frame: &Frame<'_>,
+        caller: &Caller,
+        now_ticks: u64,
+        vcpu: &mut impl Vcpu,
+    ) -> Option<Box<Job>> {
+        let Caller { domain, vcpu: number_of_vcpu, mode, rip, rsp, .. } = *caller;
+        let number = frame.rax();
+        let may_be_borrowed = number != IRET && (mode.is_pv() || caller.cpl == 0);
+        let args = frame.args(width_of(mode));
+        let wanted = Wanted { domain, vcpu: number_of_vcpu, mode, rip, rsp, number, args, may_be_borrowed };
+        let mut job = self.control.injections().take(&wanted)?;
+        let space = address_space(ram, mode, self.vmcb, vcpu);
+        if job.begin(ram, frame, space, now_ticks) {
+            return Some(job);
+        }
+        if let Some(job) = self.control.injections().put_back(job) {
+            self.tell_end(&job, InjectionStatus::NoRoom, 0, 0, now_ticks);
+        }
+        None
+    }
+
+    /// The injected call has returned or was preempted: the guest goes on with what is its own.
+    #[cold]
+    fn give_back(
+        &mut self,
+        ram: &Ram,
+        frame: &Frame<'_>,
+        mut job: Box<Job>,
+        call: &BorrowedCall,
+        preempted: bool,
+        now_ticks: u64,
+    ) {
+        if preempted {
+            job.suspend(ram, frame, call.mode, call.rip);
+            return self.control.injections().suspend(job);
+        }
+        let rax = frame.rax();
+        job.end(ram, frame, call.mode);
+        self.tell_end(&job, InjectionStatus::Done, result_of(call.mode, rax), call.sequence, now_ticks);
+    }
+
+    fn tell_end(&mut self, job: &Job, status: InjectionStatus, result: i64, sequence: u64, time_ticks: u64) {
+        let duration_ticks = time_ticks.saturating_sub(job.started_ticks());
+        let injected = Injected { id: job.id(), time_ticks, status, result, sequence, duration_ticks };
+        self.recorder.injected(&injected, job.memory());
     }
 
     #[inline(never)]
@@ -176,6 +251,7 @@ impl VcpuSensor {
         let time_ticks = vcpu.now_ticks();
         let Some(outer) = &self.outer else { return };
         let (parent, outer_vcpu, mode, rip) = (outer.sequence, outer.vcpu, outer.mode, outer.rip);
+        let injected = outer.job.is_some();
         let width = width_of(mode);
         let Some(call) = self.read_inner(ram, outer_vcpu, width, vcpu) else { return };
         let who = self.inner_caller(ram, outer_vcpu);
@@ -184,9 +260,11 @@ impl VcpuSensor {
         let registers = Registers { number, args, width };
         let caller = Caller { domain: who.domain, vcpu: who.vcpu, mode, cpl, cs: 0, rip, rsp: 0 };
         let sequence = self.take_sequence();
-        let entry = Entry { sequence, time_ticks, caller, parent: Some(parent), number, args };
+        let intervention = Intervention { injected, verdict: None, rule: None };
+        let entry = Entry { sequence, time_ticks, caller, parent: Some(parent), number, args, intervention };
         let (recorded, captures) = self.record_entry(ram, Kind::InnerEntry, &entry, &registers, vcpu);
-        self.inner = Some(Pending { sequence, recorded, vcpu: outer_vcpu, rip, mode, number, captures });
+        let vcpu = outer_vcpu;
+        self.inner = Some(Pending { sequence, recorded, vcpu, rip, mode, number, captures, job: None });
     }
 
     #[inline(never)]
@@ -326,13 +404,17 @@ fn record_exit(
         return;
     }
     let time_ticks = vcpu.now_ticks();
-    let result = if pending.mode.is_64_bit() { rax as i64 } else { i64::from(rax as i32) };
+    let result = result_of(pending.mode, rax);
     let exit = Exit { sequence: pending.sequence, time_ticks, result, reissue };
     let registers = pending.captures.as_ref().filter(|_| exit.reissue.is_none());
     let capture = registers.and_then(|registers| {
         address_space(ram, pending.mode, vmcb, vcpu).map(|space| Capture { registers, space })
     });
     recorder.exit(ram, &exit, pending.mode, capture.as_ref());
+}
+
+const fn result_of(mode: CallerMode, rax: u64) -> i64 {
+    if mode.is_64_bit() { rax as i64 } else { rax as i32 as i64 }
 }
 
 fn address_space(

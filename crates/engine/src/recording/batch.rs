@@ -2,6 +2,7 @@
 
 use hypovisor_abi::{decode, xen};
 use hypovisor_event::record::CallerMode;
+use hypovisor_event::verdict::Verdict;
 
 use super::names::{Names, Numbers};
 use super::pages::{Bits, Blobs, Buffer, Dictionary, Ids, Longs, Nullable};
@@ -80,12 +81,15 @@ pub(super) struct Batch {
     failed: Bits,
     duration_ns: Nullable<Longs>,
     cut: Bits,
+    injected: Bits,
+    verdict: Nullable<Ids>,
     entry_memory: Nullable<Blobs>,
     exit_memory: Nullable<Blobs>,
     names: Names,
     numbers: NumberSets,
     modes: Dictionary,
     outcomes: Dictionary,
+    verdicts: Dictionary,
 }
 
 /// The dictionaries of the integer columns that have one.
@@ -151,12 +155,15 @@ impl Batch {
             failed: Bits::default(),
             duration_ns: Nullable::default(),
             cut: Bits::default(),
+            injected: Bits::default(),
+            verdict: Nullable::default(),
             entry_memory: Nullable::default(),
             exit_memory: Nullable::default(),
             names: Names::new(),
             numbers: NumberSets::new(),
             modes: fixed_dictionary(&MODES),
             outcomes: fixed_dictionary(&OUTCOMES),
+            verdicts: fixed_dictionary(&Verdict::ALL.map(Verdict::name)),
         }
     }
 
@@ -177,6 +184,8 @@ impl Batch {
         self.push_registers(call);
         self.push_outcome(call);
         self.cut.push(call.cut);
+        self.injected.push(call.intervention.injected);
+        self.verdict.push(call.intervention.verdict.map(|verdict| verdict as u16 - 1));
         self.entry_memory.push(call.entry_segments);
         self.exit_memory.push(call.exit_segments);
     }
@@ -260,6 +269,8 @@ impl Batch {
             bits(&self.failed),
             nullable_longs(&self.duration_ns),
             bits(&self.cut),
+            bits(&self.injected),
+            nullable_ids(&self.verdict, &self.verdicts),
             nullable_blobs(&self.entry_memory),
             nullable_blobs(&self.exit_memory),
         ]
@@ -271,7 +282,9 @@ impl Batch {
         self.times = None;
         [&mut self.time, &mut self.sequence, &mut self.rsp].into_iter().for_each(Longs::clear);
         self.args.iter_mut().for_each(Longs::clear);
-        [&mut self.is_continuation, &mut self.failed, &mut self.cut].into_iter().for_each(Bits::clear);
+        [&mut self.is_continuation, &mut self.failed, &mut self.cut, &mut self.injected]
+            .into_iter()
+            .for_each(Bits::clear);
         self.clear_ids();
         self.clear_nullable();
         self.names.clear();
@@ -302,7 +315,9 @@ impl Batch {
             &mut self.duration_ns,
         ];
         longs.into_iter().for_each(Nullable::clear);
-        [&mut self.continues_pcpu, &mut self.sub_op, &mut self.errno].into_iter().for_each(Nullable::clear);
+        [&mut self.continues_pcpu, &mut self.sub_op, &mut self.errno, &mut self.verdict]
+            .into_iter()
+            .for_each(Nullable::clear);
         [&mut self.entry_memory, &mut self.exit_memory].into_iter().for_each(Nullable::clear);
     }
 }

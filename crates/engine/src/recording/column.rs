@@ -30,6 +30,16 @@ impl From<&str> for Malformed {
 pub(super) struct Source<'a>(pub(super) &'a dyn RowGroupReader);
 
 impl Source<'_> {
+    /// A column that recordings of earlier versions lack.
+    pub(super) fn later_column<T: DataType>(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<Reader<T>>, Malformed> {
+        let schema = self.0.metadata().schema_descr();
+        let there = schema.columns().iter().any(|column| column.path().string() == name);
+        there.then(|| self.column(name)).transpose()
+    }
+
     pub(super) fn column<T: DataType>(&self, name: &'static str) -> Result<Reader<T>, Malformed> {
         let schema = self.0.metadata().schema_descr();
         let found = schema.columns().iter().position(|column| column.path().string() == name);

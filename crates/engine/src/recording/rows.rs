@@ -9,6 +9,7 @@ use hypovisor_abi::Width;
 use hypovisor_abi::capture::Registers;
 use hypovisor_abi::errno;
 use hypovisor_event::record::{Caller, CallerMode};
+use hypovisor_event::verdict::{Intervention, Verdict};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int32Type, Int64Type};
 use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::SerializedFileReader;
@@ -50,6 +51,8 @@ pub struct RecordedCall {
     pub exit_memory: Vec<u8>,
     /// More memory belongs to the call than was copied.
     pub cut: bool,
+    /// What the sensor did with it; without the rule.
+    pub intervention: Intervention,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -69,6 +72,7 @@ impl RecordedCall {
             entry_segments: &self.entry_memory,
             exit_segments: &self.exit_memory,
             cut: self.cut,
+            intervention: self.intervention,
             outcome: self.outcome,
         }
     }
@@ -104,6 +108,8 @@ struct Columns {
     result: Reader<Int64Type>,
     duration_ns: Reader<Int64Type>,
     cut: Reader<BoolType>,
+    injected: Option<Reader<BoolType>>,
+    verdict: Option<Reader<ByteArrayType>>,
     entry_memory: Reader<ByteArrayType>,
     exit_memory: Reader<ByteArrayType>,
 }
@@ -140,6 +146,8 @@ impl Columns {
             result: source.column("result")?,
             duration_ns: source.column("duration_ns")?,
             cut: source.column("cut")?,
+            injected: source.later_column("injected")?,
+            verdict: source.later_column("verdict")?,
             entry_memory: source.column("entry_memory")?,
             exit_memory: source.column("exit_memory")?,
         })
@@ -176,8 +184,9 @@ impl Columns {
             &mut self.entry_memory,
             &mut self.exit_memory,
         ];
-        bytes.into_iter().try_for_each(|column| column.fill(rows))?;
-        self.cut.fill(rows)
+        bytes.into_iter().chain(&mut self.verdict).try_for_each(|column| column.fill(rows))?;
+        self.cut.fill(rows)?;
+        self.injected.as_mut().map_or(Ok(()), |column| column.fill(rows))
     }
 
     fn row(&mut self, names: &mut Interned) -> Result<RecordedCall, Malformed> {
@@ -197,6 +206,7 @@ impl Columns {
             entry_memory: self.entry_memory.next().map_or_else(Vec::new, |bytes| bytes.data().to_vec()),
             exit_memory: self.exit_memory.next().map_or_else(Vec::new, |bytes| bytes.data().to_vec()),
             cut: self.cut.required()?,
+            intervention: self.intervention()?,
             outcome: self.outcome()?,
         })
     }
@@ -207,6 +217,16 @@ impl Columns {
             (None, None) => Ok(None),
             _ => Err("a continuation names half a call".into()),
         }
+    }
+
+    fn intervention(&mut self) -> Result<Intervention, Malformed> {
+        let name = self.verdict.as_mut().and_then(Reader::next);
+        let injected = self.injected.as_mut().map_or(Ok(false), Reader::required)?;
+        let verdict = name.map(|name| {
+            let known = name.as_utf8().ok().and_then(Verdict::from_name);
+            known.ok_or_else(|| Malformed::from("a verdict is none that is known"))
+        });
+        Ok(Intervention { injected, verdict: verdict.transpose()?, rule: None })
     }
 
     fn caller(&mut self) -> Result<Caller, Malformed> {

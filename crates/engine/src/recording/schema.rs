@@ -11,7 +11,7 @@ pub(super) const VERSION: u32 = 1;
 /// Name of the format, in the manifest and in every segment's metadata.
 pub(super) const FORMAT: &str = "hypovisor-recording";
 /// Number of columns.
-pub(super) const COLUMNS: usize = 32;
+pub(super) const COLUMNS: usize = 34;
 
 const MESSAGE: &str = "
 message hypovisor_calls {
@@ -45,6 +45,8 @@ message hypovisor_calls {
     required boolean failed;
     optional int64 duration_ns;
     required boolean cut;
+    required boolean injected;
+    optional binary verdict (STRING);
     optional binary entry_memory;
     optional binary exit_memory;
 }";

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hypovisor_abi::Width;
 use hypovisor_abi::capture::Registers;
 use hypovisor_event::record::{Caller, CallerMode};
+use hypovisor_event::verdict::{Intervention, Verdict};
 use proptest::prelude::*;
 
 use super::*;
@@ -24,6 +25,7 @@ struct OwnedCall {
     args: [u64; 6],
     memory: (Vec<u8>, Vec<u8>),
     cut: bool,
+    intervention: Intervention,
     outcome: Outcome,
 }
 
@@ -41,6 +43,7 @@ impl OwnedCall {
             entry_segments: &self.memory.0,
             exit_segments: &self.memory.1,
             cut: self.cut,
+            intervention: self.intervention,
             outcome: self.outcome,
         }
     }
@@ -57,6 +60,11 @@ fn memory() -> impl Strategy<Value = Vec<u8>> {
 fn outcome() -> impl Strategy<Value = Outcome> {
     let result = prop_oneof![Just(0), -4200..10_i64, any::<i64>()];
     prop_oneof![6 => result.prop_map(Outcome::Returned), 1 => Just(Outcome::Preempted), 1 => Just(Outcome::Unfinished)]
+}
+
+fn intervention() -> impl Strategy<Value = Intervention> {
+    let verdict = prop::option::of(prop::sample::select(Verdict::ALL.to_vec()));
+    (any::<bool>(), verdict).prop_map(|(injected, verdict)| Intervention { injected, verdict, rule: None })
 }
 
 prop_compose! {
@@ -78,9 +86,9 @@ prop_compose! {
         id in call_id(), time_ns in any::<i64>(), duration_ns in prop::option::of(0..u64::MAX / 2), caller in caller(),
         parent in prop::option::of(register()), continues in prop::option::of(call_id()),
         number in prop_oneof![4 => 0..60_u64, 1 => any::<u64>()], args in prop::array::uniform6(register()),
-        memory in (memory(), memory()), cut in any::<bool>(), outcome in outcome(),
+        memory in (memory(), memory()), cut in any::<bool>(), outcome in outcome(), intervention in intervention(),
     ) -> OwnedCall {
-        OwnedCall { id, time_ns, duration_ns, caller, parent, continues, number, args, memory, cut, outcome }
+        OwnedCall { id, time_ns, duration_ns, caller, parent, continues, number, args, memory, cut, intervention, outcome }
     }
 }
 
@@ -98,6 +106,7 @@ fn plain_call(sequence: u64) -> OwnedCall {
         args: [7, 0, 0, 0, 0, 0],
         memory: (vec![7; 40], Vec::new()),
         cut: false,
+        intervention: Intervention::default(),
         outcome: Outcome::Returned(-1),
     }
 }

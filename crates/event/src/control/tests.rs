@@ -36,6 +36,19 @@ fn every_message_survives_the_trip() {
         Message::Layout(layout()),
         Message::Refuse,
         Message::Note(b"odd".to_vec()),
+        Message::Rules { enforce: true, bytes: 4096 },
+        Message::Inject(Injection {
+            id: 1,
+            domain: 2,
+            vcpu: None,
+            is_64_bit: true,
+            number: 17,
+            registers: [0; 6],
+            memory: vec![1; 9],
+            relocations: Vec::new(),
+        }),
+        Message::CancelInjection { id: 1 },
+        Message::Release,
     ];
     let (one, other) = net::socketpair(
         net::AddressFamily::UNIX,
