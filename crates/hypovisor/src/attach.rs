@@ -10,7 +10,9 @@ use hypovisor_engine::session::{Session, Step, StepError, until};
 
 use crate::FINDINGS;
 use crate::cli::AttachArgs;
+use crate::detect::{Detecting, Watched};
 use crate::output::Output;
+use crate::run::finish;
 use crate::signals::StopRequest;
 
 /// How long the sensor may take to notice that the last engine is gone.
@@ -24,6 +26,7 @@ pub(crate) fn attach(args: &AttachArgs) -> anyhow::Result<u8> {
     }
     let socket = PathBuf::from(&manifest.control_socket);
     runtime::sweep();
+    let mut detecting = Detecting::load(&args.detect)?;
     let stop = StopRequest::install()?;
     let mut session = Session::connect(&socket, until(CONNECT_TIMEOUT)).with_context(|| {
         format!("QEMU (process {}) of this recording is not there to attach to", manifest.qemu_pid)
@@ -34,10 +37,18 @@ pub(crate) fn attach(args: &AttachArgs) -> anyhow::Result<u8> {
     for domain in &manifest.domains {
         session.domains_mut().name(domain.id, &domain.name);
     }
-    let mut output = Output::resume(dir, true)?;
-    let ended = follow(&mut session, &mut output, &stop)?;
+    session.use_monitor(runtime::qmp_beside(&socket));
+    session.listen(&runtime::engine_beside(&socket)).context("cannot listen for other processes")?;
+    if args.detect.rules.is_some() {
+        detecting.arm(&mut session)?;
+    }
+    let mut watched = detecting.before(Output::resume(dir, true)?)?;
+    if let Some(alerter) = &mut watched.alerter {
+        alerter.know(&session.note().domains);
+    }
+    let ended = follow(&mut session, &mut detecting, &mut watched, &stop)?;
     let lost: u64 = session.counters().map(|counters| counters.lost_calls + counters.lost_results).sum();
-    output.finish()?;
+    finish(watched)?;
     if ended {
         // The engine that started QEMU would have.
         runtime::remove(&socket);
@@ -46,20 +57,26 @@ pub(crate) fn attach(args: &AttachArgs) -> anyhow::Result<u8> {
 }
 
 /// Records until QEMU ends (true) or the user asks to stop (false).
-fn follow(session: &mut Session, output: &mut Output, stop: &StopRequest) -> anyhow::Result<bool> {
+fn follow(
+    session: &mut Session,
+    detecting: &mut Detecting,
+    watched: &mut Watched,
+    stop: &StopRequest,
+) -> anyhow::Result<bool> {
     while !stop.is_set() {
-        let step = session.step(output).map_err(|error| match error {
+        let step = session.step(watched).map_err(|error| match error {
             StepError::Session(error) => error.into(),
             StepError::Sink(error) => error,
         })?;
-        output.tick(session)?;
+        watched.inner.tick(session)?;
+        detecting.tick(session, watched)?;
         if step == Step::Ended {
-            session.finish(output)?;
-            output.tick(session)?;
+            session.finish(watched)?;
+            watched.inner.tick(session)?;
             return Ok(true);
         }
     }
     session.leave_note()?;
-    output.tick(session)?;
+    watched.inner.tick(session)?;
     Ok(false)
 }

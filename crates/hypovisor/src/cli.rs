@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::detect::DetectArgs;
+
 /// Watches a hypervisor from the layer below it.
 ///
 /// The hypervisor (Xen) runs unmodified in QEMU; hypovisor sees every hypercall that any of its virtual machines makes,
@@ -85,6 +87,8 @@ pub(crate) struct RunArgs {
     /// Size of the ring of each vCPU, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) ring_mib: u64,
+    #[command(flatten)]
+    pub(crate) detect: DetectArgs,
     /// QEMU and its arguments, as you would run it: qemu-system-x86_64 -accel tcg …
     #[arg(last = true, value_name = "QEMU COMMAND")]
     pub(crate) command: Vec<OsString>,
@@ -95,6 +99,8 @@ pub(crate) struct AttachArgs {
     /// The recording of the engine that was killed: it is gone on with
     #[arg(value_name = "DIR")]
     pub(crate) recording: PathBuf,
+    #[command(flatten)]
+    pub(crate) detect: DetectArgs,
 }
 
 #[derive(Debug, Args)]
@@ -215,6 +221,8 @@ pub(crate) struct LabRunArgs {
     /// A thread for each vCPU in QEMU. Off because Xen then hangs in about one boot of fifteen, watched or not
     #[arg(long)]
     pub(crate) parallel: bool,
+    #[command(flatten)]
+    pub(crate) detect: DetectArgs,
     /// Appended to Xen's command line; may be repeated
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub(crate) xen_option: Vec<String>,

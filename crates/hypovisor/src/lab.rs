@@ -15,6 +15,7 @@ use hypovisor_lab::{
 };
 
 use crate::cli::{DomuArg, FetchArgs, GuestsArgs, LabRunArgs, QemuArg, XenArg};
+use crate::detect::Detecting;
 use crate::output::Output;
 use crate::run;
 use crate::signals::StopRequest;
@@ -49,6 +50,7 @@ fn prepare(args: &FetchArgs) -> anyhow::Result<Prepared> {
 
 pub(crate) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
     let work = work(args)?;
+    let detecting = Detecting::load(&args.detect)?;
     if let Some(dir) = &args.record {
         run::refuse_used(dir)?;
     }
@@ -64,7 +66,7 @@ pub(crate) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
     let outcome = if args.unmonitored {
         unmonitored(args, &mut session, deadline)?
     } else {
-        monitored(args, &prepared, &mut session, deadline)?
+        monitored(args, detecting, &prepared, &mut session, deadline)?
     };
     u8::try_from(outcome.exit_code).map_err(|_| anyhow!("the script ended with {}", outcome.exit_code))
 }
@@ -124,6 +126,7 @@ impl Shared {
 /// Two threads: one watches (engine), one follows the machine's channels.
 fn monitored(
     args: &LabRunArgs,
+    detecting: Detecting,
     prepared: &Prepared,
     session: &mut LabSession,
     deadline: Instant,
@@ -137,7 +140,7 @@ fn monitored(
         WatchOptions { symbols: symbols(args, prepared), ring_bytes: None, only_hooks: args.only_hooks };
     let shared = Shared::default();
     std::thread::scope(|scope| {
-        let engine = scope.spawn(|| watch(args, &command, &options, &shared));
+        let engine = scope.spawn(|| watch(args, detecting, &command, &options, &shared));
         let over = || engine.is_finished();
         let mut observer = Terminal { console: args.console, shared: &shared, stop: &stop, over: &over };
         let outcome = session.drive(&mut observer, deadline);
@@ -161,22 +164,25 @@ fn symbols(args: &LabRunArgs, prepared: &Prepared) -> Option<PathBuf> {
 
 fn watch(
     args: &LabRunArgs,
+    mut detecting: Detecting,
     command: &QemuCommand,
     options: &WatchOptions,
     shared: &Shared,
 ) -> anyhow::Result<()> {
     let mut watch = Watch::start(command, options)?;
-    let mut output = match &args.record {
+    detecting.arm(watch.session())?;
+    let output = match &args.record {
         Some(dir) => Output::record(dir, run::manifest(command, &mut watch), true)?,
         None => Output::nothing(!args.only_hooks),
     };
-    let status = run::follow(&mut watch, &mut output, |session| {
+    let mut watched = detecting.before(output)?;
+    let status = run::follow(&mut watch, &mut detecting, &mut watched, |session| {
         for (id, name) in shared.take_names() {
             session.domains_mut().name(id, &name);
         }
         Ok(shared.end.load(Ordering::Relaxed))
     })?;
-    output.finish()?;
+    run::finish(watched)?;
     if !status.success() && !shared.end.load(Ordering::Relaxed) {
         bail!("QEMU ended with {status}");
     }

@@ -5,6 +5,7 @@
 
 mod attach;
 mod cli;
+mod detect;
 mod lab;
 mod live;
 mod output;

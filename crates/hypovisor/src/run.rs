@@ -10,6 +10,7 @@ use hypovisor_engine::watch::{Watch, WatchError, WatchOptions, Wish};
 
 use crate::FINDINGS;
 use crate::cli::RunArgs;
+use crate::detect::{Detecting, Watched};
 use crate::output::Output;
 use crate::signals::StopRequest;
 
@@ -19,6 +20,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<u8> {
     if let Some(dir) = &args.record {
         refuse_used(dir)?;
     }
+    let mut detecting = Detecting::load(&args.detect)?;
     let stop = StopRequest::install()?;
     let options = WatchOptions {
         symbols: args.symbols.clone(),
@@ -26,14 +28,16 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<u8> {
         only_hooks: false,
     };
     let mut watch = Watch::start(&command, &options)?;
-    let mut output = match &args.record {
+    detecting.arm(watch.session())?;
+    let output = match &args.record {
         Some(dir) => Output::record(dir, manifest(&command, &mut watch), false)?,
         None => Output::print(args.json),
     };
-    let status = follow(&mut watch, &mut output, |_| Ok(stop.is_set()))?;
+    let mut watched = detecting.before(output)?;
+    let status = follow(&mut watch, &mut detecting, &mut watched, |_| Ok(stop.is_set()))?;
     let lost: u64 =
         watch.session().counters().map(|counters| counters.lost_calls + counters.lost_results).sum();
-    output.finish()?;
+    finish(watched)?;
     if !status.success() && !stop.is_set() {
         bail!("QEMU ended with {status}");
     }
@@ -43,13 +47,24 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<u8> {
 /// Watches until QEMU ends. `tick` is asked after each step whether to end it now.
 pub(crate) fn follow(
     watch: &mut Watch,
-    output: &mut Output,
+    detecting: &mut Detecting,
+    watched: &mut Watched,
     mut tick: impl FnMut(&mut Session) -> anyhow::Result<bool>,
 ) -> anyhow::Result<ExitStatus> {
-    watch.run(output, |session, output: &mut Output| {
-        output.tick(session)?;
+    watch.run(watched, |session, watched: &mut Watched| {
+        watched.inner.tick(session)?;
+        detecting.tick(session, watched)?;
         Ok::<_, anyhow::Error>(if tick(session)? { Wish::End } else { Wish::GoOn })
     })
+}
+
+/// Tells and writes what is left.
+pub(crate) fn finish(mut watched: Watched) -> anyhow::Result<()> {
+    if let Some(alerter) = &mut watched.alerter {
+        alerter.finish()?;
+    }
+    watched.inner.finish()?;
+    Ok(())
 }
 
 /// A new recording's manifest, as far as it is known at the start.

@@ -3,6 +3,7 @@
 //! ```text
 //!     known    makes the calls of guests/known.calls between two marks, and checks every answer
 //!     null     times xen_version, the call that does least
+//!     intact   makes one call again and again, and looks whether anything else of it changes
 //!     hold     stays up until it is destroyed
 //!     hcall    a Linux program for dom0: any hypercall, marks, loops
 //!     window   a script for dom0: runs a command while Xen's own trace is taken (see `xentrace`)
@@ -43,7 +44,7 @@ pub fn mark_number(command: u32) -> Option<u16> {
 }
 
 /// The guests' sources.
-const SOURCES: [(&str, &str); 10] = [
+const SOURCES: [(&str, &str); 11] = [
     ("xen.h", include_str!("../guests/xen.h")),
     ("runtime.h", include_str!("../guests/runtime.h")),
     ("runtime.c", include_str!("../guests/runtime.c")),
@@ -52,6 +53,7 @@ const SOURCES: [(&str, &str); 10] = [
     ("known.calls", known::TABLE),
     ("known.c", include_str!("../guests/known.c")),
     ("null.c", include_str!("../guests/null.c")),
+    ("intact.c", include_str!("../guests/intact.c")),
     ("hold.c", include_str!("../guests/hold.c")),
     ("hcall.c", include_str!("../guests/hcall.c")),
 ];
@@ -90,19 +92,22 @@ pub enum Program {
     Known,
     /// Times the call that does least.
     Null,
+    /// Looks whether anything of it changes.
+    Intact,
     /// Stays up.
     Hold,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Known, Self::Null, Self::Hold];
+    pub const ALL: [Self; 4] = [Self::Known, Self::Null, Self::Intact, Self::Hold];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Known => "known",
             Self::Null => "null",
+            Self::Intact => "intact",
             Self::Hold => "hold",
         }
     }
@@ -173,7 +178,10 @@ pub fn build(out_dir: &Path) -> Result<Guests, GuestsError> {
         command.current_dir(sources.path()).args(GUEST_FLAGS).args(["entry.S", "runtime.c"]);
         run(command.arg(format!("{}.c", program.name())).arg("-o").arg(guests.image(program)))?;
         for kind in GuestKind::ALL {
-            write(&guests.config(program, kind), &config_text(program, kind, default_command_line(kind)))?;
+            write(
+                &guests.config(program, kind),
+                &config_text(program, kind, default_command_line(program, kind)),
+            )?;
         }
     }
     let mut command = Command::new(&compiler);
@@ -216,7 +224,7 @@ pub fn guest_name(program: Program, kind: GuestKind) -> String {
 }
 
 /// A guest's configuration. It stays on pCPU 1, so that its calls are in one order; `xl create FILE 'cpus="0"'` moves it.
-/// `null` reads `rounds=`, `calls=` and `warmup=` from its command line, which must not contain quotes or newlines.
+/// `null` reads `rounds=`, `calls=` and `warmup=` from its command line, `intact` reads `calls=`; it must not contain quotes or newlines.
 pub fn config_text(program: Program, kind: GuestKind, command_line: &str) -> String {
     format!(
         "# Written by hypovisor-lab. It stays on one pCPU, and TSC ticks are the machine's own.\n\
@@ -229,11 +237,13 @@ pub fn config_text(program: Program, kind: GuestKind, command_line: &str) -> Str
     )
 }
 
-/// What `null` measures by default. A call of a PVH guest takes some hundred times as long, under TCG.
-fn default_command_line(kind: GuestKind) -> &'static str {
-    match kind {
-        GuestKind::Pv => "rounds=200 calls=1000 warmup=20000",
-        GuestKind::Pvh => "rounds=50 calls=100 warmup=100",
+/// How much a program does by default. A call of a PVH guest takes some hundred times as long, under TCG.
+fn default_command_line(program: Program, kind: GuestKind) -> &'static str {
+    match (program, kind) {
+        (Program::Intact, GuestKind::Pv) => "calls=3000000",
+        (Program::Intact, GuestKind::Pvh) => "calls=150000",
+        (_, GuestKind::Pv) => "rounds=200 calls=1000 warmup=20000",
+        (_, GuestKind::Pvh) => "rounds=50 calls=100 warmup=100",
     }
 }
 

@@ -13,11 +13,15 @@ use std::time::{Duration, Instant};
 use hypovisor_event::Rings;
 use hypovisor_event::control::{self, FrameLayout, Hello, Hook, Message, PROTOCOL, SensorState};
 use hypovisor_machine::{Gva, RamLayout};
-use hypovisor_mapping::{Mapping, MappingError, Ram};
+use hypovisor_mapping::{Access, Mapping, MappingError, Ram};
+use hypovisor_verdict::RuleSet;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::injections::Injections;
+use crate::verdicts::{InForce, Verdicts};
 
+/// The most bytes a compiled rule set may have.
+const MAX_RULES_BYTES: u64 = 16 << 20;
 /// How long a vCPU waits for the engine's answer. Reading the DWARF of a debug build takes seconds on a slow machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a vCPU waits while no engine is connected at all.
@@ -69,6 +73,7 @@ pub struct Control {
     idle: AtomicBool,
     unanswered: AtomicU64,
     injections: Injections,
+    verdicts: Verdicts,
     conversation: Mutex<Conversation>,
     answered: Condvar,
 }
@@ -98,6 +103,7 @@ impl Control {
             idle: AtomicBool::new(false),
             unanswered: AtomicU64::new(0),
             injections: Injections::new(),
+            verdicts: Verdicts::new(),
             conversation: Mutex::default(),
             answered: Condvar::new(),
         }));
@@ -129,6 +135,11 @@ impl Control {
     /// Calls to be made in the name of guests.
     pub(crate) const fn injections(&self) -> &Injections {
         &self.injections
+    }
+
+    /// The rules to judge calls by.
+    pub(crate) const fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
     }
 
     /// Whether an engine is there to empty the rings.
@@ -202,8 +213,8 @@ impl Control {
             };
             if self.greet(&engine).is_ok() {
                 self.attached.store(true, Ordering::Relaxed);
-                while let Ok((message, _)) = control::receive(&engine) {
-                    self.on_message(message);
+                while let Ok((message, fds)) = control::receive(&engine) {
+                    self.on_message(message, &fds);
                 }
                 self.attached.store(false, Ordering::Relaxed);
                 self.injections.drop_waiting();
@@ -244,7 +255,7 @@ impl Control {
         }
     }
 
-    fn on_message(&self, message: Message) {
+    fn on_message(&self, message: Message, fds: &[OwnedFd]) {
         match message {
             Message::RamLayout { backend, ranges } => self.map_ram(backend, RamLayout::new(ranges)),
             Message::Hooks(hooks, layout) => {
@@ -263,11 +274,24 @@ impl Control {
                 let _ = self.injections.push(injection);
             }
             Message::CancelInjection { id } => self.injections.cancel(id),
-            Message::Rules { .. } | Message::Release => {}
+            Message::Rules { enforce, bytes } => self.set_rules(enforce, bytes, fds.first()),
+            Message::Release => self.verdicts.release(),
             // A sensor's own questions; an engine that sends them is confused, and they change nothing.
             Message::Hello(..) | Message::NeedHooks { .. } | Message::NeedLayout { .. } => {}
         }
         self.answered.notify_all();
+    }
+
+    /// Rules that make no sense leave those in force that are.
+    fn set_rules(&self, enforce: bool, bytes: u64, fd: Option<&OwnedFd>) {
+        let Some(fd) = fd else { return self.verdicts.set(None) };
+        let Ok(len) = usize::try_from(bytes.min(MAX_RULES_BYTES)) else { return };
+        let mut wire = vec![0; len];
+        let read =
+            Mapping::new(fd, 0, len, Access::ReadOnly).is_ok_and(|mapping| mapping.copy_out(0, &mut wire));
+        if let Some(set) = read.then(|| RuleSet::from_bytes(&wire).ok()).flatten() {
+            self.verdicts.set(Some(InForce { set, enforce }));
+        }
     }
 
     fn map_ram(&self, backend: u64, layout: RamLayout) {

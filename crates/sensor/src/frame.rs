@@ -128,7 +128,7 @@ impl<'a> Frame<'a> {
 }
 
 /// The guest's registers as they were.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SavedFrame([u64; FRAME_BYTES / 8]);
 
 #[inline]

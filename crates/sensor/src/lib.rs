@@ -27,6 +27,7 @@ mod injections;
 mod machine;
 mod recorder;
 mod vcpu;
+mod verdicts;
 mod vmcb;
 mod who;
 

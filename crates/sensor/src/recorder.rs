@@ -7,6 +7,7 @@ use hypovisor_abi::xen::XEN;
 use hypovisor_event::injection::Injected;
 use hypovisor_event::record::{self, CallerMode, Entry, Exit, Gap, Kind};
 use hypovisor_event::ring::Producer;
+use hypovisor_event::verdict::Intervention;
 use hypovisor_mapping::Ram;
 
 use crate::control::Control;
@@ -18,6 +19,7 @@ const CAPTURE_RECORD_BYTES: usize = 24 * 1024;
 const HOLD_BACK: Duration = Duration::from_millis(200);
 /// Pause between two looks at a full ring.
 const HOLD_BACK_STEP: Duration = Duration::from_micros(50);
+
 /// Events that did not get into the ring.
 #[derive(Clone, Copy, Default)]
 struct Losses {
@@ -37,11 +39,20 @@ pub(crate) struct Recorder {
     control: &'static Control,
     producer: Producer,
     losses: Losses,
+    /// For the memory of a call that is judged and finds no room in the ring.
+    spare: Box<[u8]>,
+}
+
+/// Decides on a call when its memory has been captured.
+pub(crate) trait Judge {
+    /// `segments` is the captured memory in wire form; `cut` says that not all of it was.
+    fn judge(&mut self, segments: &[u8], cut: bool) -> Intervention;
 }
 
 impl Recorder {
     pub(crate) fn new(control: &'static Control, producer: Producer) -> Self {
-        Self { control, producer, losses: Losses::default() }
+        let spare = vec![0; CAPTURE_RECORD_BYTES].into();
+        Self { control, producer, losses: Losses::default(), spare }
     }
 
     /// Shows the number of calls seen so far.
@@ -59,25 +70,48 @@ impl Recorder {
         &mut self,
         ram: &Ram,
         kind: Kind,
-        entry: &Entry,
+        entry: &mut Entry,
         capture: Option<&Capture<'_>>,
+        judge: Option<&mut dyn Judge>,
     ) -> bool {
         let wanted = if capture.is_some() { CAPTURE_RECORD_BYTES } else { record::ENTRY_BYTES };
         if !self.make_room(wanted, entry.time_ticks) {
-            self.losses.lose_call(entry.sequence);
-            self.producer.show_losses(self.losses.calls, self.losses.results);
+            self.lose_entry(ram, entry.sequence, capture, judge);
             return false;
         }
         let Some(buf) = self.producer.reserve(wanted) else { return false };
         let Some((fixed, rest)) = buf.split_first_chunk_mut() else { return false };
-        record::write_entry(fixed, entry);
         let (used, cut) = capture.map_or((0, false), |capture| capture.write(ram, Phase::Entry, rest));
+        if let Some(judge) = judge {
+            let injected = entry.intervention.injected;
+            entry.intervention = judge.judge(rest.get(..used).unwrap_or(&[]), cut);
+            entry.intervention.injected = injected;
+        }
+        record::write_entry(fixed, entry);
         let len = record::ENTRY_BYTES + used;
         let flags = if cut { record::flag::CUT } else { 0 };
         let flags = flags | record::intervention_flags(&entry.intervention);
         record::finish(buf, record::head(len, kind, flags, entry.caller.mode, entry.caller.cpl));
         self.producer.publish(len);
         true
+    }
+
+    /// There is no room for a call. It is judged all the same.
+    #[cold]
+    fn lose_entry(
+        &mut self,
+        ram: &Ram,
+        sequence: u64,
+        capture: Option<&Capture<'_>>,
+        judge: Option<&mut dyn Judge>,
+    ) {
+        self.losses.lose_call(sequence);
+        self.producer.show_losses(self.losses.calls, self.losses.results);
+        if let Some(judge) = judge {
+            let write = |capture: &Capture<'_>| capture.write(ram, Phase::Entry, &mut self.spare);
+            let (used, cut) = capture.map_or((0, false), write);
+            judge.judge(self.spare.get(..used).unwrap_or(&[]), cut);
+        }
     }
 
     /// Writes the record of a call's return, with the memory that L1 has written.

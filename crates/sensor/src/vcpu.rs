@@ -15,25 +15,30 @@
 
 use std::sync::LazyLock;
 
-use hypovisor_abi::Width;
 use hypovisor_abi::capture::{Plan, Registers};
 use hypovisor_abi::xen::XEN;
 use hypovisor_event::control::{FrameLayout, HookKind};
-use hypovisor_event::injection::{Injected, InjectionStatus};
-use hypovisor_event::record::{Caller, CallerMode, Entry, Exit, Kind, Reissue};
+use hypovisor_event::record::{Caller, CallerMode, Exit, Reissue};
 use hypovisor_event::ring::Producer;
-use hypovisor_event::verdict::Intervention;
 use hypovisor_machine::{Gpa, Gva, VirtualMemory};
 use hypovisor_mapping::Ram;
 
-use crate::borrow::{Job, Wanted};
+use crate::borrow::Job;
 use crate::control::Control;
-use crate::frame::{Frame, PV_CALL_BYTES, width_of};
+use crate::frame::{Frame, PV_CALL_BYTES, SavedFrame, width_of};
 use crate::guest::AddressSpace;
 use crate::machine::{Register, Vcpu};
 use crate::recorder::{Capture, Recorder};
+use crate::verdicts::{Issue, Known};
 use crate::vmcb::Vmcb;
 use crate::who::{Who, WhoCache};
+
+use self::borrowing::BorrowedCall;
+use self::judging::Entering;
+
+mod borrowing;
+mod inner;
+mod judging;
 
 /// `HVM_HCALL_preempted` (Xen arch/x86/include/asm/hvm/support.h): `hvm_hypercall` left the guest's RIP alone.
 const HVM_PREEMPTED: u32 = 1;
@@ -55,20 +60,26 @@ struct Pending {
     recorded: bool,
     /// The current `struct vcpu` at entry.
     vcpu: u64,
+    domain: u16,
     rip: u64,
     mode: CallerMode,
     number: u64,
     /// What to capture memory by when it returns; `None` if there is nothing to capture.
     captures: Option<Registers>,
+    fate: Fate,
     /// Set if the call is not the guest's own.
     job: Option<Box<Job>>,
 }
 
-/// What is left to know of an injected call when it returns.
-struct BorrowedCall {
-    sequence: u64,
-    mode: CallerMode,
-    rip: u64,
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// L1 runs it.
+    Run,
+    /// Its handler does not see it, and the guest gets this errno (positive).
+    Denied(u16),
+    /// Its handler does not see it, and the guest issues it again.
+    IssuedAgain,
 }
 
 /// The sensor of one L1 vCPU. Used on that vCPU's thread only.
@@ -77,6 +88,12 @@ pub struct VcpuSensor {
     control: &'static Control,
     plan: &'static Plan,
     recorder: Recorder,
+    /// The rules in force.
+    known: Known,
+    /// Whether the first inner call of this multicall continues one of a preempted multicall.
+    inner_continues: bool,
+    /// Registers of a guest whose call does not run.
+    kept: SavedFrame,
     /// Where the guest's frame stands in the RAM mapping: the same for every call on this physical CPU.
     frame_at: Option<usize>,
     who: WhoCache,
@@ -98,6 +115,9 @@ impl VcpuSensor {
             control,
             plan: &PLAN,
             recorder: Recorder::new(control, producer),
+            known: Known::default(),
+            inner_continues: false,
+            kept: SavedFrame::default(),
             frame_at: None,
             who: WhoCache::default(),
             vmcb: None,
@@ -168,14 +188,27 @@ impl VcpuSensor {
             None
         };
         let registers = Registers { number: frame.rax(), args: frame.args(width), width };
-        let sequence = self.take_sequence();
-        let (number, args) = (registers.number, registers.args);
-        let intervention = Intervention { injected: job.is_some(), verdict: None, rule: None };
-        let entry = Entry { sequence, time_ticks, caller, parent: None, number, args, intervention };
-        let (recorded, captures) = self.record_entry(ram, Kind::Entry, &entry, &registers, vcpu);
-        let rip = caller.rip;
+        let pending = Pending {
+            sequence: 0,
+            recorded: false,
+            vcpu: current,
+            domain: caller.domain,
+            rip: caller.rip,
+            mode,
+            number: registers.number,
+            captures: None,
+            fate: Fate::Run,
+            job,
+        };
+        self.inner_continues = false;
+        let call = Entering { time_ticks, caller, registers, parent: None, continuation: None };
         self.inner = None;
-        self.outer = Some(Pending { sequence, recorded, vcpu: current, rip, mode, number, captures, job });
+        self.outer = Some(self.judge_and_record(ram, &call, pending, vcpu));
+        if let Some(pending) = &self.outer
+            && pending.fate != Fate::Run
+        {
+            self.keep_from_running(&frame);
+        }
     }
 
     fn leave(&mut self, ram: &Ram, kind: HookKind, vcpu: &mut impl Vcpu) {
@@ -184,94 +217,19 @@ impl VcpuSensor {
         if frame.word(layout.current_vcpu as usize) != pending.vcpu {
             return;
         }
+        self.settle(&frame, pending.fate, pending.mode);
         let rax = frame.rax();
-        let preempted = preempted(kind, &pending, &frame, vcpu);
+        let by_l1 = pending.fate == Fate::Run && preempted(kind, &pending, &frame, vcpu);
+        let preempted = by_l1 || pending.fate == Fate::IssuedAgain;
         let reissue = preempted.then(|| reissue(&pending, &frame));
         record_exit(&mut self.recorder, ram, &pending, rax, reissue, self.vmcb, vcpu);
+        if by_l1 && self.judges() {
+            self.control.verdicts().note_preempted(issue(&pending, &frame));
+        }
         if let Some(job) = pending.job {
             let call = BorrowedCall { sequence: pending.sequence, mode: pending.mode, rip: pending.rip };
             self.give_back(ram, &frame, job, &call, preempted, vcpu.now_ticks());
         }
-    }
-
-    /// Borrows the vCPU for an injection, if one waits for it.
-    #[cold]
-    fn borrow(
-        &mut self,
-        ram: &Ram,
-        frame: &Frame<'_>,
-        caller: &Caller,
-        now_ticks: u64,
-        vcpu: &mut impl Vcpu,
-    ) -> Option<Box<Job>> {
-        let Caller { domain, vcpu: number_of_vcpu, mode, rip, rsp, .. } = *caller;
-        let number = frame.rax();
-        let may_be_borrowed = number != IRET && (mode.is_pv() || caller.cpl == 0);
-        let args = frame.args(width_of(mode));
-        let wanted = Wanted { domain, vcpu: number_of_vcpu, mode, rip, rsp, number, args, may_be_borrowed };
-        let mut job = self.control.injections().take(&wanted)?;
-        let space = address_space(ram, mode, self.vmcb, vcpu);
-        if job.begin(ram, frame, space, now_ticks) {
-            return Some(job);
-        }
-        if let Some(job) = self.control.injections().put_back(job) {
-            self.tell_end(&job, InjectionStatus::NoRoom, 0, 0, now_ticks);
-        }
-        None
-    }
-
-    /// The injected call has returned or was preempted: the guest goes on with what is its own.
-    #[cold]
-    fn give_back(
-        &mut self,
-        ram: &Ram,
-        frame: &Frame<'_>,
-        mut job: Box<Job>,
-        call: &BorrowedCall,
-        preempted: bool,
-        now_ticks: u64,
-    ) {
-        if preempted {
-            job.suspend(ram, frame, call.mode, call.rip);
-            return self.control.injections().suspend(job);
-        }
-        let rax = frame.rax();
-        job.end(ram, frame, call.mode);
-        self.tell_end(&job, InjectionStatus::Done, result_of(call.mode, rax), call.sequence, now_ticks);
-    }
-
-    fn tell_end(&mut self, job: &Job, status: InjectionStatus, result: i64, sequence: u64, time_ticks: u64) {
-        let duration_ticks = time_ticks.saturating_sub(job.started_ticks());
-        let injected = Injected { id: job.id(), time_ticks, status, result, sequence, duration_ticks };
-        self.recorder.injected(&injected, job.memory());
-    }
-
-    #[inline(never)]
-    fn enter_inner(&mut self, ram: &Ram, vcpu: &mut impl Vcpu) {
-        let time_ticks = vcpu.now_ticks();
-        let Some(outer) = &self.outer else { return };
-        let (parent, outer_vcpu, mode, rip) = (outer.sequence, outer.vcpu, outer.mode, outer.rip);
-        let injected = outer.job.is_some();
-        let width = width_of(mode);
-        let Some(call) = self.read_inner(ram, outer_vcpu, width, vcpu) else { return };
-        let who = self.inner_caller(ram, outer_vcpu);
-        let cpl = self.inner_cpl(ram, mode);
-        let [number, _, args @ ..] = call;
-        let registers = Registers { number, args, width };
-        let caller = Caller { domain: who.domain, vcpu: who.vcpu, mode, cpl, cs: 0, rip, rsp: 0 };
-        let sequence = self.take_sequence();
-        let intervention = Intervention { injected, verdict: None, rule: None };
-        let entry = Entry { sequence, time_ticks, caller, parent: Some(parent), number, args, intervention };
-        let (recorded, captures) = self.record_entry(ram, Kind::InnerEntry, &entry, &registers, vcpu);
-        let vcpu = outer_vcpu;
-        self.inner = Some(Pending { sequence, recorded, vcpu, rip, mode, number, captures, job: None });
-    }
-
-    #[inline(never)]
-    fn leave_inner(&mut self, ram: &Ram, vcpu: &mut impl Vcpu) {
-        let Some(pending) = self.inner.take() else { return };
-        let Some(call) = self.read_inner(ram, pending.vcpu, width_of(pending.mode), vcpu) else { return };
-        record_exit(&mut self.recorder, ram, &pending, call[1], None, self.vmcb, vcpu);
     }
 
     /// The frame of the guest that calls, and what is known of L1. Asks the engine the first time.
@@ -315,63 +273,11 @@ impl VcpuSensor {
         mode.unwrap_or((CallerMode::Hvm64, 0))
     }
 
-    /// The `struct multicall_entry` that is being run, as 64-bit words: op, result, arguments.
-    fn read_inner(
-        &mut self,
-        ram: &Ram,
-        outer_vcpu: u64,
-        width: Width,
-        vcpu: &mut impl Vcpu,
-    ) -> Option<[u64; 8]> {
-        let state = match self.multicall_state {
-            Some(state) => state,
-            None => {
-                let state = vcpu.read_register(Register::Rdi)?.wrapping_sub(outer_vcpu);
-                *self.multicall_state.insert(Some(state).filter(|state| *state < VCPU_STRUCT_LIMIT)?)
-            }
-        };
-        let call = self.control.layout()?.multicall_call as usize;
-        let at = self.who.vcpu_offset() + state as usize + call;
-        let word = |index: usize| ram.mapping().word(at + 8 * index).unwrap_or(0);
-        Some(match width {
-            Width::Bits64 => std::array::from_fn(word),
-            Width::Bits32 => std::array::from_fn(|index| word(index / 2) >> (32 * (index % 2)) & 0xffff_ffff),
-        })
-    }
-
-    fn inner_caller(&mut self, ram: &Ram, outer_vcpu: u64) -> Who {
-        let layout = self.control.layout();
-        layout.map_or(Who::UNKNOWN, |layout| self.identify(ram, layout, outer_vcpu, || None))
-    }
-
-    fn inner_cpl(&self, ram: &Ram, mode: CallerMode) -> u8 {
-        if mode.is_pv() {
-            return 3;
-        }
-        self.vmcb.and_then(|vmcb| vmcb.mode(ram).ok()).map_or(0, |(_, cpl)| cpl)
-    }
-
     fn take_sequence(&mut self) -> u64 {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.recorder.show_sequence(self.next_sequence);
         sequence
-    }
-
-    /// Whether the entry got into the ring, and what to capture memory by when the call returns.
-    fn record_entry(
-        &mut self,
-        ram: &Ram,
-        kind: Kind,
-        entry: &Entry,
-        registers: &Registers,
-        vcpu: &mut impl Vcpu,
-    ) -> (bool, Option<Registers>) {
-        let wanted = self.plan.wanted(registers);
-        let space = wanted.entry.then(|| address_space(ram, entry.caller.mode, self.vmcb, vcpu)).flatten();
-        let capture = space.map(|space| Capture { registers, space });
-        let recorded = self.recorder.entry(ram, kind, entry, capture.as_ref());
-        (recorded, wanted.exit.then_some(*registers))
     }
 }
 
@@ -382,6 +288,12 @@ fn preempted(kind: HookKind, pending: &Pending, frame: &Frame<'_>, vcpu: &mut im
         return vcpu.read_register(Register::Rax).map(|rax| rax as u32) == Some(HVM_PREEMPTED);
     }
     frame.rip() == pending.rip.wrapping_sub(PV_CALL_BYTES) && frame.rax() == pending.number
+}
+
+/// What a preempted call will be known by when it is issued again.
+fn issue(pending: &Pending, frame: &Frame<'_>) -> Issue {
+    let args = frame.args(width_of(pending.mode));
+    Issue { domain: pending.domain, rip: pending.rip, rsp: frame.rsp(), number: frame.rax(), args }
 }
 
 /// The registers that a preempted call will be issued again with.

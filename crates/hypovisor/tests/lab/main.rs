@@ -7,5 +7,6 @@
 mod completeness;
 mod engine_killed;
 mod guests;
+mod injection;
 mod support;
 mod wrong_input;

@@ -1,0 +1,248 @@
+//! What is looked for while a session runs, and what is done about it.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use hypovisor_engine::alert::{
+    ActionTaken, AlertError, AlertFormat, AlertOutput, AlertSink, AlertWriter, Alerter, Detection, Report,
+    Severity,
+};
+use hypovisor_engine::profile::Profile;
+use hypovisor_engine::remote::Request;
+use hypovisor_engine::session::Session;
+use hypovisor_rules::{Enforce, Rules};
+use serde_json::json;
+
+use crate::output::Output;
+
+/// How often storms that are over are looked for.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Where a session's calls go: past what looks for attacks, then to the recording or the terminal.
+pub(crate) type Watched = AlertSink<Output, Box<dyn AlertOutput>>;
+
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Detection")]
+pub(crate) struct DetectArgs {
+    /// Rules to look for: a directory or a file (docs/rules.md); may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules: Option<PathBuf>,
+    /// What becomes of calls that a rule would deny or pause
+    #[arg(long, value_enum, default_value = "observe", requires = "rules")]
+    pub(crate) enforce: EnforceArg,
+    /// Look for deviations from this profile (`hypovisor learn`)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
+    /// Append alerts to this file; without it they are shown on standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) alerts: Option<PathBuf>,
+    /// The form of alerts in the file
+    #[arg(long, value_enum, default_value = "json", requires = "alerts")]
+    pub(crate) alert_format: FormatArg,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EnforceArg {
+    /// They run; alerts are raised
+    #[default]
+    Observe,
+    /// They run; the sensor decides as if, and the recording and the alerts say what it would have done
+    WouldDeny,
+    /// They do not run
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// JSON lines (docs/alerts.md)
+    #[default]
+    Json,
+    /// OCSF Detection Findings
+    Ocsf,
+    /// RFC 5424 lines
+    Syslog,
+}
+
+impl From<EnforceArg> for Enforce {
+    fn from(argument: EnforceArg) -> Self {
+        match argument {
+            EnforceArg::Observe => Self::Observe,
+            EnforceArg::WouldDeny => Self::WouldDeny,
+            EnforceArg::Deny => Self::Deny,
+        }
+    }
+}
+
+/// Rules, profile and where alerts go, loaded before anything is started.
+pub(crate) struct Detecting {
+    args: DetectArgs,
+    rules: Option<Arc<Rules>>,
+    profile: Option<Profile>,
+    ticked: Instant,
+}
+
+impl Detecting {
+    /// Loads and checks all of it.
+    pub(crate) fn load(args: &DetectArgs) -> anyhow::Result<Self> {
+        let rules = args.rules.as_deref().map(Rules::load).transpose()?.map(Arc::new);
+        if let Some(rules) = &rules {
+            rules.for_sensor(args.enforce.into())?;
+        }
+        let profile = args.profile.as_deref().map(Profile::load).transpose()?;
+        Ok(Self { args: args.clone(), rules, profile, ticked: Instant::now() })
+    }
+
+    /// Puts what looks for attacks before `output`.
+    pub(crate) fn before(&self, output: Output) -> anyhow::Result<Watched> {
+        let detection = self.detection();
+        let alerter =
+            if detection.is_empty() { None } else { Some(Alerter::live(detection, self.target()?)) };
+        Ok(AlertSink { inner: output, alerter })
+    }
+
+    /// Tells the sensor what to refuse.
+    pub(crate) fn arm(&self, session: &mut Session) -> anyhow::Result<()> {
+        let Some(rules) = &self.rules else { return Ok(()) };
+        let enforce = self.args.enforce.into();
+        let blocking = rules.for_sensor(enforce)?;
+        let compiled = (!blocking.is_empty()).then(|| blocking.to_bytes());
+        session.set_rules(compiled.as_deref(), enforce == Enforce::Deny)?;
+        Ok(())
+    }
+
+    /// To be called after each step: tells of storms and pauses, and does what other processes ask.
+    pub(crate) fn tick(&mut self, session: &mut Session, watched: &mut Watched) -> anyhow::Result<()> {
+        if let Some(call) = session.take_paused() {
+            let (pcpu, sequence) = (call.pcpu, call.sequence);
+            let _ = writeln!(
+                std::io::stderr(),
+                "hypovisor: the machine is stopped before call {pcpu}:{sequence}; `hypovisor resume` lets it go on"
+            );
+        }
+        if self.ticked.elapsed() < TICK {
+            return Ok(());
+        }
+        self.ticked = Instant::now();
+        if let Some(alerter) = &mut watched.alerter {
+            alerter.tick()?;
+        }
+        self.answer(session, watched)
+    }
+
+    fn answer(&mut self, session: &mut Session, watched: &mut Watched) -> anyhow::Result<()> {
+        let commands = session.remote().map(|remote| remote.take_commands()).unwrap_or_default();
+        for command in commands {
+            let answer = match &command.request {
+                Request::ReloadRules {} => self.reload(session, watched),
+                Request::Resume {} => {
+                    session.resume().map(|()| json!({ "resumed": true })).map_err(Into::into)
+                }
+                Request::Status {} => Ok(self.status(session, watched)),
+                Request::Inject(_) => continue,
+            };
+            let answer = answer.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+            if let Some(remote) = session.remote() {
+                remote.answer(&command, &answer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rules with errors leave those in force that are.
+    fn reload(&mut self, session: &mut Session, watched: &mut Watched) -> anyhow::Result<serde_json::Value> {
+        let path = self.args.rules.as_deref().context("this engine was started without --rules")?;
+        let rules = Rules::load(path)?;
+        rules.for_sensor(self.args.enforce.into())?;
+        self.rules = Some(Arc::new(rules));
+        self.arm(session)?;
+        let detection = self.detection();
+        if let Some(alerter) = &mut watched.alerter {
+            alerter.look_for(detection);
+        }
+        Ok(json!({ "rules": self.rule_count() }))
+    }
+
+    fn status(&self, session: &Session, watched: &Watched) -> serde_json::Value {
+        let totals = watched.alerter.iter().flat_map(Alerter::totals);
+        let alerts: serde_json::Map<_, _> =
+            totals.map(|total| (total.rule.id.clone(), json!(total.alerts))).collect();
+        json!({
+            "rules": self.rule_count(),
+            "alerts": alerts,
+            "domains": session.note().domains.iter().collect::<Vec<_>>(),
+        })
+    }
+
+    fn rule_count(&self) -> usize {
+        self.rules.as_ref().map_or(0, |rules| rules.iter().count())
+    }
+
+    fn detection(&self) -> Detection {
+        let mut detection = Detection::default();
+        if let Some(rules) = &self.rules {
+            detection = detection.with_rules(rules.clone());
+        }
+        if let Some(profile) = &self.profile {
+            detection = detection.with_profile(profile);
+        }
+        detection
+    }
+
+    fn target(&self) -> anyhow::Result<Box<dyn AlertOutput>> {
+        let format = match self.args.alert_format {
+            FormatArg::Json => AlertFormat::Json,
+            FormatArg::Ocsf => AlertFormat::Ocsf,
+            FormatArg::Syslog => AlertFormat::Syslog,
+        };
+        Ok(match &self.args.alerts {
+            Some(path) => Box::new(AlertWriter::append(path, format)?),
+            None => Box::new(Terminal::new()),
+        })
+    }
+}
+
+/// Shows alerts on standard error, two lines each.
+pub(crate) struct Terminal {
+    colour: bool,
+}
+
+impl Terminal {
+    pub(crate) fn new() -> Self {
+        Self { colour: std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+    }
+
+    fn mark(&self, severity: Severity) -> (&'static str, &'static str) {
+        match severity {
+            _ if !self.colour => ("", ""),
+            Severity::High | Severity::Critical => ("\x1b[1;31m", "\x1b[0m"),
+            Severity::Medium => ("\x1b[33m", "\x1b[0m"),
+            Severity::Low | Severity::Informational => ("\x1b[2m", "\x1b[0m"),
+        }
+    }
+}
+
+impl AlertOutput for Terminal {
+    fn report(&mut self, report: &Report) -> Result<(), AlertError> {
+        let mut out = std::io::stderr().lock();
+        // A closed standard error is no reason to stop watching.
+        let _ = match report {
+            Report::Alert(alert) => {
+                let (on, off) = self.mark(alert.rule.severity);
+                let (id, title) = (&alert.rule.id, &alert.rule.title);
+                let reason =
+                    alert.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
+                let taken = if alert.taken == ActionTaken::Observed { "" } else { alert.taken.name() };
+                let severity = alert.rule.severity.name();
+                writeln!(out, "\r{on}ALERT {severity} {id}{off}: {title}{reason} {taken}\n    {}", alert.line)
+            }
+            Report::Storm(storm) => {
+                writeln!(out, "\rALERT {}: {} more in a second", storm.rule.id, storm.held_back)
+            }
+        };
+        Ok(())
+    }
+}

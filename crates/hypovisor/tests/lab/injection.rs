@@ -1,0 +1,137 @@
+//! Calls injected into running guests return what they should, and the guests are as if nothing had been.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use hypovisor_engine::remote::{Ended, Engine, InjectionRequest, Request, Status};
+use hypovisor_lab::guests;
+
+use crate::support::{hypovisor, one_machine};
+
+/// Runs `intact` as a PV and as a PVH guest, which look at themselves after every call of theirs, and shows what they found.
+const SCRIPT: &str = "set -e
+for guest in intact-pv intact-pvh; do
+    xl create /lab/files/$guest.cfg >&2
+    echo ready $(xl domid $guest)
+    tries=0
+    while xl domid $guest >/dev/null 2>&1; do
+        tries=$((tries + 1)); [ $tries -lt 1200 ]; sleep 0.1
+    done
+    cat /var/log/xen/console/guest-$guest.log
+done
+";
+/// `XENVER_version` of Xen 4.20.
+const VERSION: i64 = 0x4_0014;
+/// Injections that are sent before the first has to have ended.
+const PIPELINE: u64 = 100;
+
+/// A call, and what it returns in an unprivileged guest.
+struct Sample {
+    number: u64,
+    registers: [u64; 6],
+    memory: Vec<u8>,
+    /// The register that points to `memory`.
+    pointer: Option<u8>,
+    result: i64,
+}
+
+impl Sample {
+    fn plain(number: u64, first: u64, result: i64) -> Self {
+        Self { number, registers: [first, 0, 0, 0, 0, 0], memory: Vec::new(), pointer: None, result }
+    }
+
+    fn request(&self, id: u64, domain: u16) -> InjectionRequest {
+        InjectionRequest {
+            id,
+            domain,
+            vcpu: None,
+            is_64_bit: true,
+            number: self.number,
+            registers: self.registers,
+            memory: self.memory.clone(),
+            registers_to: self.pointer.into_iter().map(|register| (register, 0)).collect(),
+            memory_to: Vec::new(),
+        }
+    }
+}
+
+/// Without memory, with memory that Xen writes, refused, unknown, and long enough to be preempted now and then.
+fn samples() -> [Sample; 5] {
+    let version = [17, 0, 0, 0, 0, 0, 0, 0_u64];
+    let multicall = std::iter::repeat_n(version, 16).flatten().flat_map(u64::to_le_bytes).collect();
+    [
+        Sample::plain(17, 0, VERSION),
+        Sample { memory: vec![0; 16], pointer: Some(1), ..Sample::plain(17, 1, 0) },
+        Sample::plain(36, 0, -14),
+        Sample::plain(55, 1, -38),
+        Sample { number: 13, registers: [0, 16, 0, 0, 0, 0], memory: multicall, pointer: Some(0), result: 0 },
+    ]
+}
+
+struct LabRun {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    engine: PathBuf,
+}
+
+impl LabRun {
+    fn start(dir: &Path) -> Self {
+        let (files, runtime, script) = (dir.join("files"), dir.join("runtime"), dir.join("script"));
+        guests::build(&files).unwrap();
+        std::fs::create_dir(&runtime).unwrap();
+        std::fs::write(&script, SCRIPT).unwrap();
+        let mut command = hypovisor();
+        command.args(["lab", "run", "--files"]).arg(&files).arg("--script").arg(&script);
+        command.env("XDG_RUNTIME_DIR", &runtime).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, engine: runtime }
+    }
+
+    fn next_line(&mut self, start: &str) -> String {
+        let found = self.lines.by_ref().map(Result::unwrap).find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("nothing more was said, and no {start}"))
+    }
+
+    fn engine(&self) -> Engine {
+        let session = std::fs::read_dir(&self.engine).unwrap().next().unwrap().unwrap().path();
+        Engine::connect(&session.join("engine")).unwrap()
+    }
+}
+
+/// So many calls, the samples in turn; every one has to end with the right result.
+fn inject(engine: &mut Engine, domain: u16, count: u64) {
+    let samples = samples();
+    let sample = |id: u64| &samples[(id % samples.len() as u64) as usize];
+    let mut send = |engine: &mut Engine, id| {
+        if id < count {
+            engine.ask(&Request::Inject(sample(id).request(id, domain))).unwrap();
+        }
+    };
+    (0..PIPELINE).for_each(|id| send(engine, id));
+    for ended in 0..count {
+        send(engine, ended + PIPELINE);
+        let ended: Ended = serde_json::from_value(engine.answer().unwrap()).unwrap();
+        assert_eq!((ended.status, ended.result), (Status::Done, Some(sample(ended.id).result)), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_guest_is_as_before_through_a_hundred_thousand_injections() {
+    let _machine = one_machine();
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = LabRun::start(dir.path());
+    for (guest, count) in [("PV", 100_000), ("PVH", 2_000)] {
+        let ready = run.next_line("ready ");
+        let domain = ready.trim_start_matches("ready ").parse().unwrap();
+        let mut engine = run.engine();
+        inject(&mut engine, domain, count);
+        // Those that nobody can do are told so at once or in the end.
+        let nobody = engine.inject(samples()[0].request(0, 4711)).unwrap();
+        assert_eq!((nobody.status, nobody.result), (Status::TimedOut, None));
+        let found = run.next_line("intact: calls=");
+        assert!(found.contains("differences=0 "), "{guest}: {found}");
+    }
+    assert!(run.child.wait().unwrap().success());
+}

@@ -1,0 +1,520 @@
+//! The stack machine that evaluates a condition.
+//!
+//! Total by construction: every access to stack, constants, instructions and captured bytes is checked, and each
+//! instruction costs at least one step of a budget. A program that `wire` has let through never meets a failing check.
+
+use hypovisor_abi::capture::Segment;
+use hypovisor_abi::decode::identify;
+use hypovisor_abi::errno;
+use hypovisor_abi::xen::XEN;
+
+use crate::facts::{Facts, Moment};
+use crate::op::{Fact, LoopSpec, Op, Range, Side, Until};
+
+/// Steps that one condition may take for one call: at some 3 ns each, 50 µs.
+pub const MAX_STEPS_PER_RULE: u32 = 16_384;
+/// Steps that all conditions together may take for one call.
+pub const MAX_STEPS_PER_CALL: u32 = 65_536;
+/// Values on the stack.
+pub const MAX_STACK: usize = 32;
+/// Loops inside each other.
+pub const MAX_LOOPS: usize = 2;
+
+/// Stands for a value that is not at hand. No C integer, and no exact result that is kept, is that small.
+const ABSENT: i128 = i128::MIN;
+/// What following a pointer costs: a search through the segments.
+const FOLLOW_STEPS: u32 = 4;
+/// Xen's part of a 64-bit PV guest's address space (Xen public/arch-x86/xen-x86_64.h, `HYPERVISOR_VIRT_START`).
+const XEN_64: std::ops::RangeInclusive<i128> = 0xffff_8000_0000_0000..=0xffff_87ff_ffff_ffff;
+/// Xen's part of a 32-bit PV guest's (Xen public/arch-x86/xen-x86_32.h, `__HYPERVISOR_VIRT_START_PAE`).
+const XEN_32: std::ops::RangeInclusive<i128> = 0xf580_0000..=0xffff_ffff;
+
+/// A condition's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Truth {
+    Yes,
+    No,
+    Undecided,
+    OverBudget,
+}
+
+/// A place in captured memory.
+#[derive(Clone, Copy)]
+struct Cursor<'a> {
+    /// The whole segments, at entry and after the call; empty if not captured.
+    entry: &'a [u8],
+    exit: &'a [u8],
+    /// How many bytes the call refers to there.
+    requested: [u32; 2],
+    gva: u64,
+    offset: u64,
+}
+
+impl<'a> Cursor<'a> {
+    fn whole(&self, side: Side) -> &'a [u8] {
+        match side {
+            Side::Entry => self.entry,
+            Side::Exit => self.exit,
+            Side::Either if self.entry.is_empty() => self.exit,
+            Side::Either => self.entry,
+        }
+    }
+
+    fn bytes(&self, side: Side) -> &'a [u8] {
+        let start = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        self.whole(side).get(start..).unwrap_or(&[])
+    }
+
+    /// Bytes that the call refers to from here on.
+    fn requested(&self, side: Side) -> u64 {
+        let [entry, exit] = self.requested.map(u64::from);
+        let all = match side {
+            Side::Entry => entry,
+            Side::Exit => exit,
+            Side::Either => entry.max(exit),
+        };
+        all.saturating_sub(self.offset)
+    }
+
+    const fn moved(mut self, bytes: u64) -> Self {
+        self.offset = self.offset.saturating_add(bytes);
+        self
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LoopState<'a> {
+    base: Cursor<'a>,
+    index: u64,
+    /// How many elements there are to look at.
+    count: u64,
+    /// Something was undecided, or there are elements that were not captured.
+    doubt: bool,
+}
+
+/// What the instructions of a set refer to.
+#[derive(Clone, Copy)]
+pub(crate) struct Code<'s> {
+    pub(crate) ops: &'s [Op],
+    pub(crate) constants: &'s [i128],
+    pub(crate) loops: &'s [LoopSpec],
+}
+
+/// Evaluates conditions of one call, one after the other.
+pub(crate) struct Machine<'a, 's> {
+    code: Code<'s>,
+    facts: &'a Facts<'a>,
+    moment: Moment,
+    /// Found out when it is first asked for.
+    sub_op: Option<Option<u64>>,
+    stack: [i128; MAX_STACK],
+    height: usize,
+    cursor: Option<Cursor<'a>>,
+    loops: [Option<LoopState<'a>>; MAX_LOOPS],
+    /// Steps taken for the condition.
+    pub(crate) steps: u32,
+}
+
+impl<'a, 's> Machine<'a, 's> {
+    pub(crate) const fn new(code: Code<'s>, facts: &'a Facts<'a>, moment: Moment) -> Self {
+        Self {
+            code,
+            facts,
+            moment,
+            sub_op: None,
+            stack: [0; MAX_STACK],
+            height: 0,
+            cursor: None,
+            loops: [None; MAX_LOOPS],
+            steps: 0,
+        }
+    }
+
+    /// Runs a program. `budget` bounds the steps.
+    pub(crate) fn run(&mut self, program: Range, budget: u32) -> Truth {
+        self.height = 0;
+        self.cursor = None;
+        self.steps = 0;
+        let mut at = program.start;
+        let end = program.start.saturating_add(program.len);
+        while at < end {
+            self.steps += 1;
+            if self.steps > budget {
+                return Truth::OverBudget;
+            }
+            let Some(op) = self.code.ops.get(at as usize) else { return Truth::Undecided };
+            at = self.step(*op, at);
+        }
+        match self.pop() {
+            ABSENT => Truth::Undecided,
+            0 => Truth::No,
+            _ => Truth::Yes,
+        }
+    }
+
+    /// The call's sub-op number.
+    pub(crate) fn sub_op(&mut self) -> Option<u64> {
+        *self.sub_op.get_or_insert_with(|| identify(&XEN, self.facts.call).sub_op_number)
+    }
+
+    fn push(&mut self, value: i128) {
+        if let Some(slot) = self.stack.get_mut(self.height) {
+            *slot = value;
+            self.height += 1;
+        }
+    }
+
+    fn pop(&mut self) -> i128 {
+        self.height = self.height.saturating_sub(1);
+        self.stack.get(self.height).copied().unwrap_or(ABSENT)
+    }
+
+    fn top(&self) -> i128 {
+        self.height.checked_sub(1).and_then(|top| self.stack.get(top)).copied().unwrap_or(ABSENT)
+    }
+
+    fn push_some(&mut self, value: Option<i128>) {
+        self.push(value.unwrap_or(ABSENT));
+    }
+
+    /// Carries out one instruction; returns which comes next.
+    #[inline(always)]
+    fn step(&mut self, op: Op, at: u32) -> u32 {
+        match op {
+            Op::Const { index } => {
+                let value = self.constant(index);
+                self.push(value);
+            }
+            Op::Absent {} => self.push(ABSENT),
+            Op::Fact { fact } => {
+                let value = self.fact(fact);
+                self.push_some(value);
+            }
+            Op::RawArg { index } => self.push(i128::from(self.facts.call.registers.arg(index))),
+            Op::Register { index, bytes, signed } => self.push(self.register(index, bytes, signed)),
+            Op::Element { slot } => self.cursor = self.element(slot),
+            Op::Follow { entry, exit } => self.follow(entry, exit),
+            Op::Move { bytes } => self.cursor = self.cursor.map(|cursor| cursor.moved(u64::from(bytes))),
+            Op::Tag { .. } | Op::TagSubOp { .. } => self.tag(op),
+            Op::Load { bytes, signed, side } => {
+                let value = self.cursor.and_then(|cursor| integer(cursor.bytes(side), bytes, signed));
+                self.push_some(value);
+            }
+            Op::Place {} | Op::Size { .. } | Op::Unreadable { .. } | Op::Changed { .. } | Op::AtHand { .. } => {
+                let value = self.memory(op);
+                self.push_some(value);
+            }
+            Op::JumpIfFalse { to } if self.top() == 0 => return to,
+            Op::JumpIfTrue { to } if self.top() == 1 => return to,
+            Op::JumpIfPresent { to } if self.top() != ABSENT => return to,
+            Op::JumpIfFalse { .. } | Op::JumpIfTrue { .. } => {}
+            Op::JumpIfPresent { .. } => {
+                self.pop();
+            }
+            Op::Branch { otherwise, end } => match self.pop() {
+                ABSENT => {
+                    self.push(ABSENT);
+                    return end;
+                }
+                0 => return otherwise,
+                _ => {}
+            },
+            Op::Jump { to } => return to,
+            Op::Loop { index } => return self.begin(index, at),
+            Op::Next { index } => return self.next(index),
+            _ => self.compute(op),
+        }
+        at + 1
+    }
+
+    fn constant(&self, index: u32) -> i128 {
+        self.code.constants.get(index as usize).copied().unwrap_or(ABSENT)
+    }
+
+    fn constants(&self, start: u32, len: u32) -> &'s [i128] {
+        let start = start as usize;
+        self.code.constants.get(start..start.saturating_add(len as usize)).unwrap_or(&[])
+    }
+
+    fn fact(&mut self, fact: Fact) -> Option<i128> {
+        let caller = &self.facts.caller;
+        let end = self.facts.end.as_ref().filter(|_| self.moment == Moment::Return);
+        Some(match fact {
+            Fact::Domain => i128::from(caller.domain),
+            Fact::Vcpu => i128::from(caller.vcpu),
+            Fact::Pcpu => i128::from(self.facts.pcpu),
+            Fact::Privileged => i128::from(self.facts.privileged),
+            Fact::Kind => self.facts.kind as i128,
+            Fact::Mode => caller.mode as i128,
+            Fact::Cpl => i128::from(caller.cpl),
+            Fact::Cs => i128::from(caller.cs),
+            Fact::Rip => i128::from(caller.rip),
+            Fact::Rsp => i128::from(caller.rsp),
+            Fact::Number => i128::from(self.facts.call.registers.number),
+            Fact::SubOp => i128::from(self.sub_op()?),
+            Fact::Inner => i128::from(self.facts.inner),
+            Fact::Continuation => i128::from(self.facts.continuation),
+            Fact::Cut => i128::from(self.facts.cut),
+            Fact::Result => i128::from(end?.result?),
+            Fact::Errno => {
+                let result = end?.result?;
+                if errno::is_error(result) { -i128::from(result) } else { 0 }
+            }
+            Fact::Outcome => end?.outcome as i128,
+            Fact::Duration => i128::from(end?.duration_ns?),
+            Fact::KnownSubOp => i128::from(identify(&XEN, self.facts.call).sub_op?.number),
+        })
+    }
+
+    fn register(&self, index: u8, bytes: u8, signed: bool) -> i128 {
+        let registers = &self.facts.call.registers;
+        let low = registers.arg(index);
+        let wide = bytes == 8 && registers.width.word_bytes() == 4;
+        let word = if wide { low | registers.arg(index.saturating_add(1)) << 32 } else { low };
+        integer(&word.to_le_bytes(), bytes, signed).unwrap_or(ABSENT)
+    }
+
+    fn element(&self, slot: u8) -> Option<Cursor<'a>> {
+        let state = self.loops.get(usize::from(slot)).copied().flatten()?;
+        Some(state.base)
+    }
+
+    /// The segments captured at a guest address: at entry, and after the call.
+    fn segments(&mut self, gva: i128, entry: bool, exit: bool) -> Option<[Option<Segment<'a>>; 2]> {
+        self.steps += FOLLOW_STEPS;
+        let gva = u64::try_from(gva).ok().filter(|gva| *gva != 0)?;
+        let call = self.facts.call;
+        let at_entry = if entry { call.entry.find(gva) } else { None };
+        let at_exit = if exit && self.moment == Moment::Return { call.exit.find(gva) } else { None };
+        (at_entry.is_some() || at_exit.is_some()).then_some([at_entry, at_exit])
+    }
+
+    fn follow(&mut self, entry: bool, exit: bool) {
+        let gva = self.pop();
+        self.cursor = self.segments(gva, entry, exit).map(|sides| {
+            let bytes = sides.map(|side| side.map_or(&[][..], |segment| segment.bytes));
+            let requested = sides.map(|side| side.map_or(0, |segment| segment.requested));
+            Cursor { entry: bytes[0], exit: bytes[1], requested, gva: gva as u64, offset: 0 }
+        });
+    }
+
+    fn tag(&mut self, op: Op) {
+        let (selected, negate) = match op {
+            Op::Tag { bytes, negate, len, relative, values } => {
+                let word = self.cursor.and_then(|mut cursor| {
+                    cursor.offset = cursor.offset.checked_add_signed(i64::from(relative))?;
+                    integer(cursor.bytes(Side::Either), bytes, false)
+                });
+                let Some((mask, values)) = self.constants(values, u32::from(len)).split_first() else { return };
+                (word.map(|word| values.contains(&(word & mask))), negate)
+            }
+            Op::TagSubOp { negate, len, values } => {
+                let number = self.sub_op().map(i128::from);
+                let values = self.constants(values, u32::from(len));
+                (number.map(|number| values.contains(&number)), negate)
+            }
+            _ => return,
+        };
+        if selected.is_none_or(|selected| selected == negate) {
+            self.cursor = None;
+        }
+    }
+
+    /// What is asked of memory other than an integer.
+    fn memory(&mut self, op: Op) -> Option<i128> {
+        match op {
+            Op::Place {} => {
+                let cursor = self.cursor?;
+                let gva = cursor.gva.wrapping_add(cursor.offset);
+                let narrow = self.facts.call.registers.width.word_bytes() == 4;
+                Some(i128::from(if narrow { gva & 0xffff_ffff } else { gva }))
+            }
+            Op::Size { side, size, limit } => {
+                let len = self.cursor?.bytes(side).len() as u64;
+                Some(i128::from((len / u64::from(size.max(1))).min(u64::from(limit))))
+            }
+            Op::Unreadable { entry, exit } => {
+                let gva = self.pop();
+                if gva == 0 {
+                    return Some(0);
+                }
+                let sides = self.segments(gva, entry, exit)?;
+                Some(i128::from(sides.iter().flatten().any(|segment| segment.unreadable)))
+            }
+            Op::Changed { bytes } => {
+                self.steps += bytes / 64;
+                let cursor = self.cursor?;
+                let part = |side| cursor.bytes(side).get(..bytes as usize);
+                Some(i128::from(part(Side::Entry)? != part(Side::Exit)?))
+            }
+            Op::AtHand { side } => {
+                Some(i128::from(self.cursor.is_some_and(|cursor| !cursor.bytes(side).is_empty())))
+            }
+            _ => None,
+        }
+    }
+
+    /// Instructions on values alone.
+    fn compute(&mut self, op: Op) {
+        let right = self.pop();
+        let value = match op {
+            Op::Present {} => i128::from(right != ABSENT),
+            Op::OrFalse {} => right.max(0),
+            Op::And {} | Op::Or {} => {
+                let left = self.pop();
+                three_valued(op, left, right)
+            }
+            _ if is_unary(op) => {
+                if right == ABSENT {
+                    ABSENT
+                } else {
+                    self.unary(op, right)
+                }
+            }
+            _ => {
+                let left = self.pop();
+                if left == ABSENT || right == ABSENT {
+                    ABSENT
+                } else {
+                    binary(op, left, right).unwrap_or(ABSENT)
+                }
+            }
+        };
+        self.push(value);
+    }
+
+    fn unary(&mut self, op: Op, value: i128) -> i128 {
+        match op {
+            Op::Not {} => i128::from(value == 0),
+            Op::Negate {} => -value,
+            Op::InXen {} => i128::from(self.in_xen(value)),
+            Op::Canonical {} => i128::from(self.canonical(value)),
+            Op::InSet { start, len } => {
+                self.steps += len / 8;
+                i128::from(self.constants(start, len).contains(&value))
+            }
+            _ => i128::from(value != 0),
+        }
+    }
+
+    fn in_xen(&self, address: i128) -> bool {
+        let mode = self.facts.caller.mode;
+        mode.is_pv() && if mode.is_64_bit() { XEN_64.contains(&address) } else { XEN_32.contains(&address) }
+    }
+
+    fn canonical(&self, address: i128) -> bool {
+        if self.facts.call.registers.width.word_bytes() == 4 {
+            return (0..1 << 32).contains(&address);
+        }
+        (0..1 << 47).contains(&address) || (0xffff_8000_0000_0000..1 << 64).contains(&address)
+    }
+
+    fn begin(&mut self, index: u32, at: u32) -> u32 {
+        let Some(spec) = self.code.loops.get(index as usize).copied() else { return u32::MAX };
+        let Some(base) = self.cursor else {
+            self.push(ABSENT);
+            return spec.end;
+        };
+        let size = u64::from(spec.size.max(1));
+        let limit = u64::from(spec.limit);
+        let count = (base.bytes(spec.side).len() as u64 / size).min(limit);
+        let named = base.requested(spec.side).div_ceil(size).min(limit);
+        let state = LoopState { base, index: 0, count, doubt: count < named };
+        self.enter(&spec, state, at)
+    }
+
+    /// Goes on with the element that `state` stands at, or with what follows the loop.
+    fn enter(&mut self, spec: &LoopSpec, mut state: LoopState<'a>, at: u32) -> u32 {
+        if state.index < state.count && spec.until.is_some_and(|until| ends_at(&state.base, until)) {
+            state.count = state.index;
+            state.doubt = false;
+        }
+        if state.index >= state.count {
+            self.push(if state.doubt { ABSENT } else { i128::from(spec.all) });
+            return spec.end;
+        }
+        if let Some(slot) = self.loops.get_mut(usize::from(spec.slot)) {
+            *slot = Some(state);
+        }
+        at + 1
+    }
+
+    fn next(&mut self, index: u32) -> u32 {
+        let value = self.pop();
+        let Some(spec) = self.code.loops.get(index as usize).copied() else { return u32::MAX };
+        let state = self.loops.get(usize::from(spec.slot)).copied().flatten();
+        let Some(mut state) = state else { return u32::MAX };
+        if value != ABSENT && (value == 0) == spec.all {
+            self.push(i128::from(!spec.all));
+            return spec.end;
+        }
+        state.doubt |= value == ABSENT;
+        state.index += 1;
+        state.base = state.base.moved(u64::from(spec.size));
+        self.enter(&spec, state, spec.start)
+    }
+}
+
+fn ends_at(base: &Cursor<'_>, until: Until) -> bool {
+    let field = base.moved(u64::from(until.offset));
+    integer(field.bytes(Side::Either), until.bytes, false) == Some(0)
+}
+
+const fn is_unary(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Truth {} | Op::Not {} | Op::Negate {} | Op::InXen {} | Op::Canonical {} | Op::InSet { .. }
+    )
+}
+
+fn three_valued(op: Op, left: i128, right: i128) -> i128 {
+    let decisive = i128::from(matches!(op, Op::Or {}));
+    if left == decisive || right == decisive {
+        decisive
+    } else if left == ABSENT || right == ABSENT {
+        ABSENT
+    } else {
+        1 - decisive
+    }
+}
+
+fn binary(op: Op, left: i128, right: i128) -> Option<i128> {
+    Some(match op {
+        Op::Add {} => left.checked_add(right)?,
+        Op::Subtract {} => left.checked_sub(right)?,
+        Op::Multiply {} => left.checked_mul(right)?,
+        Op::Divide {} => left.checked_div(right)?,
+        Op::Remainder {} => left.checked_rem(right)?,
+        Op::BitAnd {} => left & right,
+        Op::BitOr {} => left | right,
+        Op::BitXor {} => left ^ right,
+        Op::ShiftLeft {} => shift_left(left, right)?,
+        Op::ShiftRight {} => left >> u32::try_from(right).ok()?.min(127),
+        Op::Least {} => left.min(right),
+        Op::Greatest {} => left.max(right),
+        Op::Equal {} => i128::from(left == right),
+        Op::NotEqual {} => i128::from(left != right),
+        Op::Less {} => i128::from(left < right),
+        Op::LessOrEqual {} => i128::from(left <= right),
+        Op::Greater {} => i128::from(left > right),
+        Op::GreaterOrEqual {} => i128::from(left >= right),
+        _ => return None,
+    })
+}
+
+fn shift_left(value: i128, by: i128) -> Option<i128> {
+    let by = u32::try_from(by).ok().filter(|by| *by < 127)?;
+    value.checked_mul(1_i128.checked_shl(by)?)
+}
+
+/// A little-endian C integer of `bytes` (1 to 8) bytes at the start of `memory`.
+fn integer(memory: &[u8], bytes: u8, signed: bool) -> Option<i128> {
+    let size = usize::from(bytes);
+    let mut word = [0; 8];
+    word.get_mut(..size)?.copy_from_slice(memory.get(..size)?);
+    let unused = 64_u32.checked_sub(8 * u32::from(bytes))?;
+    if signed && unused < 64 {
+        return Some(i128::from((u64::from_le_bytes(word) << unused).cast_signed() >> unused));
+    }
+    Some(i128::from(u64::from_le_bytes(word)))
+}
