@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alert;
 pub mod call;
 pub mod clock;
 pub mod command;
@@ -19,6 +20,8 @@ pub mod event_line;
 pub mod fuzzing;
 mod note;
 pub mod pairing;
+pub mod policy;
+pub mod profile;
 pub mod qmp;
 pub mod recording;
 pub mod remote;

@@ -154,7 +154,8 @@ impl Pairing {
     /// The time of the next entry, for which the clock says `time_ns`.
     fn entry_time(&mut self, time_ns: i64) -> i64 {
         let next = self.last_entry_ns.saturating_add(1);
-        let time_ns = if next.saturating_sub(time_ns) > MAX_STEP_BACK_NS { time_ns } else { time_ns.max(next) };
+        let time_ns =
+            if next.saturating_sub(time_ns) > MAX_STEP_BACK_NS { time_ns } else { time_ns.max(next) };
         self.last_entry_ns = time_ns;
         time_ns
     }
@@ -382,7 +383,8 @@ mod tests {
         let same_time = |sequence| Entry { time_ticks: 7, ..entry(sequence, 17, [0; 6]) };
         let inner = Entry { parent: Some(0), ..same_time(1) };
         let seen = pair(&[(0, Ok(entry(0, 13, [0, 1, 0, 0, 0, 0]))), (1, Ok(same_time(0))), (0, Ok(inner))]);
-        let order: Vec<(u32, u64)> = seen.entered.iter().map(|(pcpu, sequence, _)| (*pcpu, *sequence)).collect();
+        let order: Vec<(u32, u64)> =
+            seen.entered.iter().map(|(pcpu, sequence, _)| (*pcpu, *sequence)).collect();
         assert_eq!(order, [(0, 0), (1, 0), (0, 1)]);
         assert!(seen.entered.is_sorted_by(|(.., earlier), (.., later)| earlier < later));
     }

@@ -95,6 +95,14 @@ impl Qmp {
         self.execute("cont", json!({})).map(|_| ())
     }
 
+    /// Stops the machine; when this returns, no vCPU runs.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub fn stop(&mut self) -> Result<(), QmpError> {
+        self.execute("stop", json!({})).map(|_| ())
+    }
+
     /// Where the machine's RAM is.
     ///
     /// # Errors

@@ -47,6 +47,18 @@ pub(crate) fn engine_socket(runtime: &Path) -> PathBuf {
     runtime.join(ENGINE)
 }
 
+/// Where the engine listens whose sensor listens at `control_socket`.
+#[must_use]
+pub fn engine_beside(control_socket: &Path) -> PathBuf {
+    control_socket.with_file_name(ENGINE)
+}
+
+/// Where the monitor listens of the QEMU whose sensor listens at `control_socket`.
+#[must_use]
+pub fn qmp_beside(control_socket: &Path) -> PathBuf {
+    control_socket.with_file_name(QMP)
+}
+
 /// Where engines of this user listen that run now.
 #[must_use]
 pub fn engines() -> Vec<PathBuf> {

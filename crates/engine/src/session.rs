@@ -13,19 +13,20 @@ use hypovisor_event::control::{
 };
 use hypovisor_event::injection::Injected;
 use hypovisor_event::ring::{RingCounters, median_cost_ticks};
+use hypovisor_event::verdict::Verdict;
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_l1::{DiscoverError, Image, ImageError, Layout, Profile, ProfileError, VmEntryKind};
 use hypovisor_machine::{Gva, RamLayout, VirtualMemory};
-use hypovisor_mapping::{Access, MappingError, Ram};
+use hypovisor_mapping::{Access, Mapping, MappingError, Ram, create_memfd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::call::CallSink;
+use crate::call::{CallId, CallSink};
 use crate::clock::Clock;
 use crate::domains::Domains;
 use crate::drain::Drain;
 pub use crate::note::Note;
-use crate::qmp::RamMap;
+use crate::qmp::{Qmp, QmpError, RamMap};
 use crate::remote::Remote;
 
 /// Pause between two looks at the rings: short enough that an event is seen within milliseconds, long enough that
@@ -88,6 +89,12 @@ pub enum SessionError {
     /// Xen's structures are not where they were expected.
     #[error("cannot make out this Xen's structures: {0}")]
     Layout(#[from] DiscoverError),
+    /// QEMU's monitor.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// L1 is to be stopped or let go, and nobody said where QEMU's monitor is.
+    #[error("L1 cannot be stopped or let go without QEMU's monitor")]
+    NoMonitor,
     /// Where the inner calls of a multicall stand is not known.
     #[error("cannot make out where this Xen keeps the inner calls of a multicall")]
     Multicall,
@@ -115,6 +122,9 @@ pub struct Session {
     note: Note,
     note_cut: bool,
     remote: Option<Remote>,
+    /// QEMU's monitor, to stop L1 with.
+    monitor: Option<PathBuf>,
+    paused: Option<CallId>,
     drain: Drain,
     clock: Clock,
     closed: bool,
@@ -154,6 +164,8 @@ impl Session {
             note: Note::from_bytes(&note),
             note_cut: false,
             remote: None,
+            monitor: None,
+            paused: None,
             drain: Drain::new(consumers?),
             clock: Clock::measure(),
             closed: false,
@@ -195,6 +207,51 @@ impl Session {
     /// Who may ask something of this engine, if anybody.
     pub const fn remote(&mut self) -> Option<&mut Remote> {
         self.remote.as_mut()
+    }
+
+    /// Has the sensor judge calls by these compiled rules (`hypovisor_verdict::RuleSet::to_bytes`) from now on; by none
+    /// if there are none. Unless `enforce` is set, what would have been refused is only noted.
+    ///
+    /// # Errors
+    /// When the sensor is gone or memory is short.
+    pub fn set_rules(&mut self, compiled: Option<&[u8]>, enforce: bool) -> Result<(), SessionError> {
+        let bytes = compiled.map_or(0, |compiled| compiled.len() as u64);
+        let message = Message::Rules { enforce, bytes };
+        let Some(compiled) = compiled else { return Ok(control::send(&self.socket, &message, &[])?) };
+        let memory = create_memfd("hypovisor-rules", compiled.len())?;
+        let mapping = Mapping::new(&memory, 0, compiled.len(), Access::ReadWrite)?;
+        let _ = mapping.copy_in(0, compiled);
+        Ok(control::send(&self.socket, &message, &[memory.as_fd()])?)
+    }
+
+    /// Where QEMU's monitor listens: needed for rules that pause L1.
+    pub fn use_monitor(&mut self, socket: PathBuf) {
+        self.monitor = Some(socket);
+    }
+
+    /// The call that L1 has been stopped for, once.
+    pub const fn take_paused(&mut self) -> Option<CallId> {
+        self.paused.take()
+    }
+
+    /// Lets a stopped L1 go on.
+    ///
+    /// # Errors
+    /// When QEMU's monitor does not help.
+    pub fn resume(&mut self) -> Result<(), SessionError> {
+        match &self.monitor {
+            Some(monitor) => Ok(Qmp::connect(monitor)?.cont()?),
+            None => Err(SessionError::NoMonitor),
+        }
+    }
+
+    /// Stops L1 for a call that waits in the sensor meanwhile.
+    #[cold]
+    fn pause(&mut self, call: CallId) -> Result<(), SessionError> {
+        let Some(monitor) = &self.monitor else { return Err(SessionError::NoMonitor) };
+        Qmp::connect(monitor)?.stop()?;
+        self.paused = Some(call);
+        Ok(control::send(&self.socket, &Message::Release, &[])?)
     }
 
     fn serve(&mut self) {
@@ -246,9 +303,12 @@ impl Session {
         self.clock.tick();
         self.serve();
         let clock = &self.clock;
-        let mut learning =
-            Learning { domains: &mut self.note.domains, remote: &mut self.remote, clock, sink };
+        let domains = &mut self.note.domains;
+        let mut learning = Learning { domains, remote: &mut self.remote, clock, paused: None, sink };
         let round = self.drain.round(clock, &mut learning).map_err(StepError::Sink)?;
+        if let Some(call) = learning.paused {
+            self.pause(call).map_err(StepError::Session)?;
+        }
         if self.closed && round.records == 0 {
             return Ok(Step::Ended);
         }
@@ -264,8 +324,8 @@ impl Session {
     /// What the sink returns.
     pub fn finish<S: CallSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         let clock = &self.clock;
-        let mut learning =
-            Learning { domains: &mut self.note.domains, remote: &mut self.remote, clock, sink };
+        let domains = &mut self.note.domains;
+        let mut learning = Learning { domains, remote: &mut self.remote, clock, paused: None, sink };
         self.drain.finish(clock, &mut learning)
     }
 
@@ -364,14 +424,24 @@ struct Learning<'a, S> {
     domains: &'a mut Domains,
     remote: &'a mut Option<Remote>,
     clock: &'a Clock,
+    /// A call that L1 is to be stopped for.
+    paused: Option<CallId>,
     sink: &'a mut S,
 }
 
 impl<S: CallSink> CallSink for Learning<'_, S> {
     type Error = S::Error;
 
+    fn entered(&mut self, call: &crate::call::Call<'_>) -> Result<(), S::Error> {
+        self.domains.learn(call);
+        self.sink.entered(call)
+    }
+
     fn call(&mut self, call: &crate::call::Call<'_>) -> Result<(), S::Error> {
         self.domains.learn(call);
+        if call.intervention.verdict == Some(Verdict::Paused) {
+            self.paused = Some(call.id);
+        }
         self.sink.call(call)
     }
 

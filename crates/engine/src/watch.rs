@@ -95,8 +95,11 @@ impl Watch {
         let mut child = watched.to_command().spawn().map_err(missing)?;
         match bring_up(&mut child, &control, &qmp, options, !command.starts_stopped()) {
             Ok(mut session) => {
-                session.listen(&runtime::engine_socket(runtime.path())).map_err(WatchError::RuntimeDir)?;
-                Ok(Self { child, session, runtime })
+                session.use_monitor(qmp.clone());
+                match session.listen(&runtime::engine_socket(runtime.path())) {
+                    Ok(()) => Ok(Self { child, session, runtime }),
+                    Err(error) => Err(end_early(&mut child, WatchError::RuntimeDir(error))),
+                }
             }
             Err(error) => Err(end_early(&mut child, error)),
         }

@@ -1,0 +1,15 @@
+//! From a condition's tree to a program.
+//!
+//! A condition is compiled once for each call it is for and each width of caller, because names resolve through that
+//! call's types to registers and offsets. [`path`] follows the types, [`names`] knows what values are called,
+//! [`lower`] checks and translates, [`assembler`] lays out instructions.
+
+mod assembler;
+mod handles;
+mod lower;
+mod names;
+mod path;
+
+pub(crate) use assembler::Assembler;
+pub(crate) use lower::{CONSTANTS, FUNCTIONS, Lowered, VALUES, lower};
+pub(crate) use path::Scope;
