@@ -114,13 +114,10 @@ impl VcpuSensor {
         mut pending: Pending,
         vcpu: &mut impl Vcpu,
     ) -> Pending {
-        if self.control.verdicts().is_pausing()
-            && let Some(fate) = self.wait_for_pause(call)
-        {
-            pending.fate = fate;
-            if fate == Fate::IssuedAgain {
-                return pending;
-            }
+        let settled = if self.control.verdicts().is_pausing() { self.wait_for_pause(call) } else { None };
+        pending.fate = settled.unwrap_or(Fate::Run);
+        if pending.fate == Fate::IssuedAgain {
+            return pending;
         }
         pending.sequence = self.take_sequence();
         let mut entry = Entry {
@@ -141,9 +138,7 @@ impl VcpuSensor {
         let kind = if call.parent.is_some() { Kind::InnerEntry } else { Kind::Entry };
         let number = call.registers.number;
         let rules = self.control.verdicts().rules(&mut self.known);
-        match rules
-            .filter(|rules| rules.set.interested(number) && number != IRET && pending.fate == Fate::Run)
-        {
+        match rules.filter(|rules| rules.set.interested(number) && number != IRET && settled.is_none()) {
             None => pending.recorded = self.recorder.entry(ram, kind, &mut entry, capture.as_ref(), None),
             Some(rules) => {
                 let continuation =
