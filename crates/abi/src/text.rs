@@ -42,6 +42,11 @@ pub fn write_result(out: &mut String, abi: &Abi, call: &Call<'_>, result: i64) {
     scalar::write_result(out, returns, result);
 }
 
+/// Appends a result whose meaning is known, as [`write_result`] does.
+pub fn write_returned(out: &mut String, returns: crate::Show, result: i64) {
+    scalar::write_result(out, returns, result);
+}
+
 /// A group that is being written.
 struct Level {
     group: Group,

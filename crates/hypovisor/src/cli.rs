@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::detect::DetectArgs;
+use crate::inject::InjectArgs;
+use crate::learn::{LearnArgs, PolicyArgs};
+use crate::rules::RulesCommand;
+use crate::view::AlertArgs;
 
 /// Watches a hypervisor from the layer below it.
 ///
@@ -28,12 +32,27 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Go on watching a QEMU whose engine was killed
     Attach(AttachArgs),
+    /// Make hypercalls in the name of a running domain, with nothing installed in it
+    Inject(InjectArgs),
+    /// Let a machine go on that a rule has stopped
+    Resume,
+    /// Have the running engine load its rules again
+    Reload,
     /// Print a recording's hypercalls, in the manner of strace
     Trace(TraceArgs),
     /// Sum a recording up: counts, failures and latencies per domain and hypercall
     Stats(StatsArgs),
     /// Draw a recording as one HTML file that opens anywhere
     Report(ReportArgs),
+    /// Check, try out and describe detection rules
+    Rules {
+        #[command(subcommand)]
+        command: RulesCommand,
+    },
+    /// Learn from recordings what is usual, so that what is not raises alerts (--profile)
+    Learn(LearnArgs),
+    /// Write down which hypercalls, flags and sizes each domain really uses, to be read, edited and enforced (--policy)
+    Policy(PolicyArgs),
     /// Fetch and boot real hypervisors, ready to be watched
     Lab {
         #[command(subcommand)]
@@ -42,6 +61,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once")]
 pub(crate) enum LabCommand {
     /// Fetch the parts of the lab from the Debian archive into the cache, and prepare them
     Fetch(FetchArgs),
@@ -126,6 +146,8 @@ pub(crate) struct TraceArgs {
     /// Go on as the recording grows, until it is complete
     #[arg(long)]
     pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) alerts: AlertArgs,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,13 @@
 mod attach;
 mod cli;
 mod detect;
+mod inject;
 mod lab;
+mod learn;
 mod live;
 mod output;
+mod remote;
+mod rules;
 mod run;
 mod signals;
 mod view;
@@ -45,6 +49,12 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Trace(args) => view::trace(&args),
         Command::Stats(args) => view::stats(&args),
         Command::Report(args) => view::report(&args),
+        Command::Rules { command } => rules::rules(&command),
+        Command::Learn(args) => learn::learn(&args),
+        Command::Policy(args) => learn::policy(&args),
+        Command::Inject(args) => inject::inject(&args),
+        Command::Resume => remote::resume(),
+        Command::Reload => remote::reload(),
         Command::Lab { command: LabCommand::Fetch(args) } => lab::fetch(&args),
         Command::Lab { command: LabCommand::Run(args) } => lab::run(&args),
         Command::Lab { command: LabCommand::Witness(args) } => lab::witness::witness(&args),

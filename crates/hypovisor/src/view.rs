@@ -1,10 +1,14 @@
 //! Looking at recordings: `trace`, `stats`, `report`.
 
+mod alerts;
+
 use std::io::{BufWriter, Write};
 
 use anyhow::{Context as _, bail};
+use hypovisor_abi::decode;
 use hypovisor_abi::text::Detail;
 use hypovisor_abi::xen::XEN;
+use hypovisor_engine::call::Call;
 use hypovisor_engine::recording::{Manifest, RecordedCall, Recording};
 use hypovisor_engine::stats::{Stats, table};
 use hypovisor_engine::{event_json, event_line, report as html_report};
@@ -12,8 +16,13 @@ use hypovisor_engine::{event_json, event_line, report as html_report};
 use crate::FINDINGS;
 use crate::cli::{ReportArgs, StatsArgs, TraceArgs};
 
+pub(crate) use alerts::AlertArgs;
+
 pub(crate) fn trace(args: &TraceArgs) -> anyhow::Result<u8> {
     let filter = Filter::new(args)?;
+    if args.alerts.are_wanted() {
+        return alerts::trace(args, &filter);
+    }
     let recording = Recording::open(&args.recording)?;
     let calls = if args.follow { recording.follow()? } else { recording.calls()? };
     let mut printer = Printer {
@@ -25,7 +34,7 @@ pub(crate) fn trace(args: &TraceArgs) -> anyhow::Result<u8> {
     let mut names = Names { recording: recording.manifest().clone(), args };
     for call in calls {
         let call = call?;
-        if filter.passes(&call) {
+        if filter.passes(&call.as_call()) {
             printer.print(&call, names.of(call.caller.domain))?;
             if args.follow {
                 printer.out.flush()?;
@@ -53,15 +62,25 @@ impl<'a> Filter<'a> {
         Ok(Self { domains: &args.domain, hypercalls: &args.hypercall, failed: args.failed })
     }
 
-    fn passes(&self, call: &RecordedCall) -> bool {
-        let named = |name: &String| {
-            name == &*call.hypercall
-                || call.sub_op.as_deref() == Some(name.as_str())
-                || name.parse() == Ok(call.registers.number)
-        };
-        (self.domains.is_empty() || self.domains.contains(&call.caller.domain))
-            && (self.hypercalls.is_empty() || self.hypercalls.iter().any(named))
-            && (!self.failed || call.outcome.failed())
+    fn passes(&self, call: &Call<'_>) -> bool {
+        self.concerns(call) && (!self.failed || call.outcome.failed())
+    }
+
+    /// Whether it is one of the domains and calls asked for, however it ends.
+    fn concerns(&self, call: &Call<'_>) -> bool {
+        let domain = self.domains.is_empty() || self.domains.contains(&call.caller.domain);
+        domain && (self.hypercalls.is_empty() || self.is_named(call))
+    }
+
+    fn is_named(&self, call: &Call<'_>) -> bool {
+        let identity = decode::identify(&XEN, &call.captured());
+        let names = [identity.call.map(|call| call.name), identity.sub_op.map(|sub_op| sub_op.name)];
+        let number = call.registers.number;
+        self.hypercalls.iter().any(|name| {
+            names.contains(&Some(name.as_str()))
+                || name.parse() == Ok(number)
+                || name.strip_prefix("hypercall_").is_some_and(|name| name.parse() == Ok(number))
+        })
     }
 }
 

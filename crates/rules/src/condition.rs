@@ -37,6 +37,23 @@ pub(crate) struct Expr {
     pub(crate) kind: Kind,
 }
 
+impl Expr {
+    /// Whether the function `name` is called anywhere in it.
+    pub(crate) fn calls(&self, name: &str) -> bool {
+        match &self.kind {
+            Kind::Select(of, _) => of.calls(name),
+            Kind::Index(of, at) => of.calls(name) || at.calls(name),
+            Kind::List(items) => items.iter().any(|item| item.calls(name)),
+            Kind::Call(target, called, args) => {
+                called == name
+                    || target.as_ref().is_some_and(|target| target.calls(name))
+                    || args.iter().any(|arg| arg.calls(name))
+            }
+            Kind::Bool(_) | Kind::Int(_) | Kind::Text(_) | Kind::Name(_) | Kind::Broken => false,
+        }
+    }
+}
+
 /// What is wrong with a condition's form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flaw {
@@ -63,9 +80,9 @@ pub(crate) fn parse(text: &str) -> Result<Expr, Vec<Flaw>> {
     let prepared = Prepared::of(text);
     let parser = Parser::new().enable_ident_escape_syntax(true).max_recursion_depth(96);
     match parser.parse_with_source_info(&prepared.text) {
-        Ok((tree, info)) => Conversion { prepared: &prepared, info: &info }
-            .expr(&tree, 0)
-            .map_err(|flaw| vec![flaw]),
+        Ok((tree, info)) => {
+            Conversion { prepared: &prepared, info: &info }.expr(&tree, 0).map_err(|flaw| vec![flaw])
+        }
         Err(errors) => Err(errors
             .errors
             .iter()
@@ -220,10 +237,9 @@ impl Conversion<'_> {
             }
             Cel::List(items) => Kind::List(list(&items.elements)?),
             Cel::Call(call) => match (call.func_name.as_str(), call.args.as_slice()) {
-                (operators::INDEX, [of, index]) => Kind::Index(
-                    Box::new(self.expr(of, depth + 1)?),
-                    Box::new(self.expr(index, depth + 1)?),
-                ),
+                (operators::INDEX, [of, index]) => {
+                    Kind::Index(Box::new(self.expr(of, depth + 1)?), Box::new(self.expr(index, depth + 1)?))
+                }
                 (name, args) => {
                     let target = call.target.as_ref().map(|target| self.expr(target, depth + 1));
                     let target = target.transpose()?.map(Box::new);
@@ -243,10 +259,6 @@ impl Conversion<'_> {
 mod tests {
     use super::*;
 
-    fn select(of: Expr, at: usize, field: &str) -> Expr {
-        Expr { at, kind: Kind::Select(Box::new(of), field.into()) }
-    }
-
     #[test]
     fn a_field_may_be_called_in_and_large_numbers_need_no_suffix() {
         let tree = parse("args.arg.in.nr >= 0xffff830000000000").unwrap();
@@ -260,7 +272,6 @@ mod tests {
         assert_eq!(nr, "nr");
         assert_eq!(fields(&of).1, "in");
         assert_eq!(args[1].kind, Kind::Int(0xffff_8300_0000_0000));
-        let _ = select;
     }
 
     #[test]
@@ -284,5 +295,11 @@ mod tests {
         assert!(parse(&format!("a{}", ".b".repeat(2000))).is_err());
         assert!(parse(&"x".repeat(5000)).is_err());
         assert!(parse("ä").is_err());
+        assert!(parse(&format!("{}a", "a ? a : ".repeat(500))).is_err());
+        assert!(parse(&format!("{}a", "a in ".repeat(800))).is_err());
+        assert!(parse(&format!("{}a", "a < ".repeat(1000))).is_err());
+        assert!(parse(&"a.b(c)[0]".repeat(400)).is_err());
+        // Long chains of and and or are balanced, so they are fine.
+        assert!(parse(&format!("{}a", "a && ".repeat(500))).is_ok());
     }
 }

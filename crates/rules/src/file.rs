@@ -46,6 +46,15 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// Whether the condition of a part, or an exception, looks at every handle of a call.
+    pub(crate) fn asks_for_handles(&self, part: usize) -> bool {
+        let when = self.parts.get(part).and_then(|part| part.when.as_ref());
+        let trees = when.into_iter().chain(&self.exceptions).chain(&self.lets);
+        trees.into_iter().any(|(_, tree)| {
+            tree.calls("handles_in_xen") || tree.calls("handles_not_canonical") || tree.calls("any_handle")
+        })
+    }
+
     /// Where character `at` of a condition stands.
     pub(crate) fn place(&self, field: &str, at: usize) -> Place {
         match self.texts.get(field) {
@@ -105,8 +114,11 @@ impl<'r, 'f> Reader<'r, 'f> {
                 fields.insert(text.as_str(), value);
             } else {
                 let suggestion = did_you_mean(text, known());
-                let suggestion =
-                    if suggestion.is_empty() { format!("; there are {}", some_of(known())) } else { suggestion };
+                let suggestion = if suggestion.is_empty() {
+                    format!("; there are {}", some_of(known()))
+                } else {
+                    suggestion
+                };
                 self.problems.add(key.at, field, format!("unknown field `{}`{suggestion}", short(text)));
             }
         }
@@ -371,9 +383,11 @@ impl<'r, 'f> Reader<'r, 'f> {
             let Some(scalar) = self.scalar(node, &field) else { continue };
             match target(scalar.text.trim()) {
                 Ok(target) => {
-                    let covered = targets.iter().find(|(known, _)| covers(known, &target) || covers(&target, known));
+                    let covered =
+                        targets.iter().find(|(known, _)| covers(known, &target) || covers(&target, known));
                     if let Some((known, _)) = covered {
-                        let message = format!("overlaps with `{}`, so the rule would match twice", known.name);
+                        let message =
+                            format!("overlaps with `{}`, so the rule would match twice", known.name);
                         self.refuse(node, &field, message);
                     } else {
                         targets.push((target, node.at));
@@ -413,7 +427,11 @@ impl<'r, 'f> Reader<'r, 'f> {
                 match duration_ns(scalar.text.trim()) {
                     Some(ns) => Window::Nanoseconds(ns),
                     None => {
-                        self.refuse(within, &field, "is a duration such as `250ms`, `10s` or `5m`, a day at most");
+                        self.refuse(
+                            within,
+                            &field,
+                            "is a duration such as `250ms`, `10s` or `5m`, a day at most",
+                        );
                         nothing
                     }
                 }
@@ -492,9 +510,11 @@ fn hypercall(name: &str) -> Result<(u16, Option<&'static Hypercall>), String> {
         return Ok((call.number as u16, Some(call)));
     }
     let known = || XEN.calls.iter().flatten().map(|call| call.name);
-    let owner = XEN.calls.iter().flatten().find(|call| {
-        call.sub_ops.is_some_and(|ops| ops.ops.iter().any(|op| op.name == bare))
-    });
+    let owner = XEN
+        .calls
+        .iter()
+        .flatten()
+        .find(|call| call.sub_ops.is_some_and(|ops| ops.ops.iter().any(|op| op.name == bare)));
     if let Some(owner) = owner {
         return Err(format!("`{}` is a sub-op; write `{}/{bare}`", short(name), owner.name));
     }

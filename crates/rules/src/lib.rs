@@ -17,6 +17,8 @@ mod compile;
 mod condition;
 mod detector;
 mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 mod problem;
 pub mod reference;
 mod rule;
@@ -24,7 +26,6 @@ mod rules;
 mod schema;
 mod suggest;
 mod yaml;
-
 
 pub use detector::{Detector, DetectorCounters, Finding, Seen};
 pub use problem::{Problem, RulesError};

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hypovisor_abi::xen::XEN;
 use hypovisor_abi::Width;
-use hypovisor_verdict::{Action, MAX_RULES, MAX_WATCHES, Moment, Part, Range, RuleIndex, RuleSet, SetBuilder, Watch};
+use hypovisor_abi::xen::XEN;
+use hypovisor_verdict::{
+    Action, MAX_RULES, MAX_WATCHES, Moment, Part, Range, RuleIndex, RuleSet, SetBuilder, Watch,
+};
 
-use crate::compile::{Assembler, Lowered, Scope, lower};
+use crate::compile::{Assembler, Guard, Lowered, Scope, lower};
 use crate::file::{self, Draft};
 use crate::problem::{Place, Problem, Problems, RulesError};
 use crate::rule::{Rule, Target};
@@ -158,7 +160,8 @@ impl Rules {
             let action = self.builder.actions.get(usize::from(watch.part.rule.0));
             enforce != Enforce::Observe && action.is_some_and(|action| action.blocks()) && !watch.part.counts
         };
-        let watches: Vec<Watch> = self.builder.watches.iter().filter(|watch| blocks(watch)).copied().collect();
+        let watches: Vec<Watch> =
+            self.builder.watches.iter().filter(|watch| blocks(watch)).copied().collect();
         let set = if watches.is_empty() {
             SetBuilder { actions: self.builder.actions.clone(), ..SetBuilder::default() }
         } else {
@@ -191,7 +194,8 @@ fn find(path: &Path, depth: usize, files: &mut Vec<PathBuf>, problems: &mut Vec<
         return;
     }
     if depth > MAX_DIRECTORY_DEPTH {
-        return problems.push(of_file(path, format!("more than {MAX_DIRECTORY_DEPTH} levels of directories")));
+        return problems
+            .push(of_file(path, format!("more than {MAX_DIRECTORY_DEPTH} levels of directories")));
     }
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -246,7 +250,11 @@ struct Compiler {
 impl Compiler {
     fn file(&mut self, path: &Path, text: &str, problems: &mut Problems<'_>) {
         if text.len() as u64 > MAX_FILE_BYTES {
-            return problems.add(Place::default(), "", format!("has {} bytes, more than {MAX_FILE_BYTES}", text.len()));
+            return problems.add(
+                Place::default(),
+                "",
+                format!("has {} bytes, more than {MAX_FILE_BYTES}", text.len()),
+            );
         }
         let root = match yaml::parse(text) {
             Ok(root) => root,
@@ -273,11 +281,13 @@ impl Compiler {
             let mut watches = Vec::new();
             let mut at_return = None;
             for (target, at) in &draft.parts[step].on {
-                let programs = self.programs(draft, step, target, problems);
-                let Some((programs, reason)) = programs else { continue };
-                at_return = at_return.or(reason);
-                let (number, sub_op) = (target.number, target.sub_op);
-                watches.push(Watch { part, number, sub_op, moment: Moment::Entry, programs });
+                for call in expand(target, draft.asks_for_handles(step)) {
+                    let programs = self.programs(draft, step, &call, problems);
+                    let Some((programs, reason)) = programs else { continue };
+                    at_return = at_return.or(reason);
+                    let (number, sub_op) = (call.number, call.sub_op);
+                    watches.push(Watch { part, number, sub_op, moment: Moment::Entry, programs });
+                }
                 if self.assembler.set.watches.len() + watches.len() > MAX_WATCHES {
                     return problems.add(*at, "on", format!("more than {MAX_WATCHES} conditions in the set"));
                 }
@@ -294,14 +304,15 @@ impl Compiler {
         &mut self,
         draft: &Draft,
         step: usize,
-        target: &Target,
+        call: &Concerned,
         problems: &mut Problems<'_>,
     ) -> Option<([Range; 2], Option<String>)> {
         let mut compiled: Vec<Lowered> = Vec::new();
         for width in [Width::Bits64, Width::Bits32] {
-            let scope = scope(target, width);
+            let scope = scope(call, width);
             let when = draft.parts[step].when.as_ref().map(|(field, expr)| (field.as_str(), expr));
-            match lower(&mut self.assembler, &scope, &draft.lets, when, &draft.exceptions) {
+            let lets = &draft.lets;
+            match lower(&mut self.assembler, &scope, call.guard, lets, when, &draft.exceptions) {
                 Ok(lowered) => compiled.push(lowered),
                 Err(misuses) => {
                     for misuse in misuses {
@@ -329,16 +340,50 @@ impl Compiler {
         }
         if let (Some(reason), true) = (at_return, rule.action.blocks()) {
             let at = draft.places.get("when").copied().unwrap_or_default();
-            let message = format!("uses {reason}, which is known only when the call has returned: too late to block it");
+            let message = format!(
+                "uses {reason}, which is known only when the call has returned: too late to block it"
+            );
             problems.add(at, "when", message);
         }
     }
 }
 
-fn scope(target: &Target, width: Width) -> Scope {
-    let call = target.number.and_then(|number| XEN.call(u64::from(number)));
-    let sub_op = target.sub_op.and_then(|number| call?.sub_op(number));
-    Scope { call, sub_op, sub_op_number: target.sub_op, width }
+/// Calls that a condition is compiled for.
+struct Concerned {
+    number: Option<u16>,
+    sub_op: Option<u64>,
+    /// Of them only those that no other one covers.
+    guard: Guard,
+}
+
+/// What a target stands for: itself. If the condition asks for handles, which only the tables of each call and sub-op
+/// know, all of these, and the rest.
+fn expand(target: &Target, every_table: bool) -> Vec<Concerned> {
+    let (number, sub_op) = (target.number, target.sub_op);
+    let itself = |guard| Concerned { number, sub_op, guard };
+    if !every_table || sub_op.is_some() {
+        return vec![itself(Guard::None)];
+    }
+    let Some(number) = number else {
+        let known = XEN.calls.iter().flatten().flat_map(|call| of_call(call.number as u16));
+        return known.chain([itself(Guard::UnknownCall)]).collect();
+    };
+    of_call(number)
+}
+
+fn of_call(number: u16) -> Vec<Concerned> {
+    let of = |sub_op, guard| Concerned { number: Some(number), sub_op, guard };
+    let Some(ops) = XEN.call(u64::from(number)).and_then(|call| call.sub_ops) else {
+        return vec![of(None, Guard::None)];
+    };
+    let known = ops.ops.iter().map(|op| of(Some(op.number), Guard::None));
+    known.chain([of(None, Guard::UnknownSubOp)]).collect()
+}
+
+fn scope(concerned: &Concerned, width: Width) -> Scope {
+    let call = concerned.number.and_then(|number| XEN.call(u64::from(number)));
+    let sub_op = concerned.sub_op.and_then(|number| call?.sub_op(number));
+    Scope { call, sub_op, sub_op_number: concerned.sub_op, width }
 }
 
 /// What a rule that blocks must not have. Of conditions at return [`Compiler::note`] complains.
@@ -359,7 +404,8 @@ fn refuse_to_block(draft: &Draft, problems: &mut Problems<'_>) {
         for (target, place) in &part.on {
             if target.number.is_none() || target.number == Some(IRET) {
                 let what = if target.number.is_none() { "`*` includes `iret`, which" } else { "`iret`" };
-                let message = format!("{what} never returns to its caller, so it cannot be blocked (`action: {name}`)");
+                let message =
+                    format!("{what} never returns to its caller, so it cannot be blocked (`action: {name}`)");
                 problems.add(*place, &part.on_field, message);
             }
         }

@@ -90,7 +90,8 @@ fn refuse<T>(at: Place, message: impl Into<String>) -> Result<T, YamlError> {
 }
 
 const TAG_HINT: &str = "tags (`!…`) are not used in rules; put a condition that begins with `!` in quotes";
-const ALIAS_HINT: &str = "aliases and anchors (`*…`, `&…`) are not used in rules; write `*` for every call in quotes";
+const ALIAS_HINT: &str =
+    "aliases and anchors (`*…`, `&…`) are not used in rules; write `*` for every call in quotes";
 
 /// Reads the one document in `text`.
 pub(crate) fn parse(text: &str) -> Result<Node, YamlError> {
@@ -141,6 +142,9 @@ impl Reader<'_> {
         let at = place(span);
         match event {
             Event::Alias(_) => refuse(at, ALIAS_HINT),
+            Event::Scalar(_, _, _, Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_)) => refuse(at, TAG_HINT),
             Event::Scalar(_, _, anchor, _)
             | Event::SequenceStart(anchor, _)
             | Event::MappingStart(anchor, _)
@@ -148,9 +152,6 @@ impl Reader<'_> {
             {
                 refuse(at, ALIAS_HINT)
             }
-            Event::Scalar(_, _, _, Some(_))
-            | Event::SequenceStart(_, Some(_))
-            | Event::MappingStart(_, Some(_)) => refuse(at, TAG_HINT),
             Event::Scalar(text, style, ..) => {
                 let scalar = self.scalar(text.into_owned(), style, span);
                 self.add(Node { at, content: Content::Scalar(scalar) })
@@ -230,7 +231,8 @@ fn pairs(items: Vec<Node>) -> Result<Vec<(Node, Node)>, YamlError> {
         let Content::Scalar(scalar) = &key.content else {
             return refuse(key.at, "a key has to be a single word");
         };
-        let same = |known: &Node| matches!(&known.content, Content::Scalar(known) if known.text == scalar.text);
+        let same =
+            |known: &Node| matches!(&known.content, Content::Scalar(known) if known.text == scalar.text);
         if pairs.iter().any(|(known, _)| same(known)) {
             return refuse(key.at, format!("`{}` is there twice", scalar.text));
         }

@@ -205,12 +205,17 @@ fn lists_are_searched_to_the_end_of_the_capture() {
 #[test]
 fn a_union_has_the_member_that_its_tag_selects() {
     // MMUEXT_INVLPG_LOCAL has `linear_addr`, MMUEXT_PIN_L1_TABLE has `mfn`.
-    let op = |cmd: u64, arg: u64| Made::new(26, &[0x4000, 1, 0, 0x7ff0]).memory(0x4000, &words(&[cmd, arg, 0]));
+    let op =
+        |cmd: u64, arg: u64| Made::new(26, &[0x4000, 1, 0, 0x7ff0]).memory(0x4000, &words(&[cmd, arg, 0]));
     let pin = op(0, 0x77);
     let invalidate = op(7, 0x77);
     for (when, on_pin, on_invalidate) in [
         ("args.uops[0].mfn == 0x77", Some(true), None),
-        ("args.uops.exists(o, o.cmd == 'MMUEXT_INVLPG_LOCAL' && o.linear_addr == 0x77)", Some(false), Some(true)),
+        (
+            "args.uops.exists(o, o.cmd == 'MMUEXT_INVLPG_LOCAL' && o.linear_addr == 0x77)",
+            Some(false),
+            Some(true),
+        ),
         ("has(args.uops.arg1.mfn)", Some(true), Some(false)),
         ("args.uops.exists(o, has(o.linear_addr))", Some(false), Some(true)),
     ] {
@@ -266,11 +271,44 @@ fn handles_in_xen_looks_behind_pointers_and_into_lists() {
 }
 
 #[test]
+fn handles_are_looked_for_in_every_call_that_a_target_covers() {
+    let in_xen = 0xffff_8300_0000_0000;
+    for on in ["'*'", "[memory_op, mmu_update, sched_op]"] {
+        for (call, expected) in [
+            (exchange(in_xen, 0), true),
+            (exchange(0x6000, 0), false),
+            (Made::new(12, &[7, in_xen]), true),
+            (Made::new(12, &[50, in_xen]), false),
+            (Made::new(1, &[in_xen, 1, 0, 0]), true),
+            (Made::new(55, &[in_xen]), false),
+        ] {
+            assert_eq!(judge(on, "handles_in_xen()", &call), Some(expected), "{on} {:x?}", call.args);
+        }
+        let either = "handles_in_xen() || (raw_args[0] == 50 && number == 12)";
+        let rules = load(&file(on, either, ""));
+        for (args, expected) in [([50, 0], true), ([7, in_xen], true), ([7, 0], false)] {
+            let mut matches = 0;
+            Made::new(12, &args).at(Moment::Entry, |facts| {
+                rules.compiled().judge(facts, Moment::Entry, &mut |_| matches += 1);
+            });
+            assert_eq!(matches, u32::from(expected), "{on} {args:x?}");
+        }
+    }
+    assert_eq!(judge("'*'", "handles_in_xen() || number == 99", &Made::new(99, &[])), Some(true));
+}
+
+#[test]
 fn a_rule_concerns_the_calls_it_names() {
     let several = "[memory_op/XENMEM_exchange, memory_op/50, sched_op, 55]";
-    for (number, sub_op, expected) in
-        [(12, 11, true), (12, 50, true), (12, 7, false), (29, 0, true), (55, 0, true), (54, 0, false), (1 << 40, 0, false)]
-    {
+    for (number, sub_op, expected) in [
+        (12, 11, true),
+        (12, 50, true),
+        (12, 7, false),
+        (29, 0, true),
+        (55, 0, true),
+        (54, 0, false),
+        (1 << 40, 0, false),
+    ] {
         let rules = load(&file(several, "", ""));
         assert_eq!(says(&rules, &Made::new(number, &[sub_op])), Some(expected), "{number}/{sub_op}");
         assert_eq!(rules.compiled().interested(number), [12, 29, 55].contains(&number));
@@ -282,7 +320,8 @@ fn a_rule_concerns_the_calls_it_names() {
 
 #[test]
 fn exceptions_apply_only_when_they_are_decided() {
-    let more = "exceptions: [{when: domain == 4, reason: R}, {when: args.arg.nr_exchanged == 5, reason: R}]\n";
+    let more =
+        "exceptions: [{when: domain == 4, reason: R}, {when: args.arg.nr_exchanged == 5, reason: R}]\n";
     let rules = load(&file(EXCHANGE, "args.cmd == 11", more));
     assert_eq!(says(&rules, &exchange(0x6000, 1)), Some(true));
     assert_eq!(says(&rules, &exchange(0x6000, 5)), Some(false));

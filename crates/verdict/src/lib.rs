@@ -8,7 +8,7 @@
 //!   RuleSet ── by number ──▶ watches of that number, sorted by sub-op ──▶ program for the caller's width ──▶ machine
 //! ```
 //!
-//! Promises, each kept by a test:
+//! Promises; all but the absence of allocation are kept by a test:
 //! - evaluation allocates nothing, recurses on nothing, and never panics, whatever the guest or the bytes of a set say;
 //! - one condition takes at most [`MAX_STEPS_PER_RULE`] steps, all conditions of a call [`MAX_STEPS_PER_CALL`];
 //! - a value that is not at hand makes a condition undecided, never true by accident.
@@ -28,6 +28,7 @@ pub use facts::{End, Facts, GuestKind, Moment, Outcome};
 pub use machine::{MAX_LOOPS, MAX_STACK, MAX_STEPS_PER_CALL, MAX_STEPS_PER_RULE};
 pub use op::{Fact, LoopSpec, Op, Range, Side, Until};
 pub use set::{
-    Action, Judged, MAX_OPS, MAX_RULES, MAX_WATCHES, NUMBERS, Part, RuleIndex, RuleSet, SetBuilder, Standing, Watch,
+    Action, Judged, MAX_OPS, MAX_RULES, MAX_WATCHES, NUMBERS, Part, RuleIndex, RuleSet, SetBuilder, Standing,
+    Watch,
 };
 pub use wire::MalformedRules;

@@ -3,8 +3,9 @@
 //! Total by construction: every access to stack, constants, instructions and captured bytes is checked, and each
 //! instruction costs at least one step of a budget. A program that `wire` has let through never meets a failing check.
 
-use hypovisor_abi::capture::Segment;
-use hypovisor_abi::decode::identify;
+use hypovisor_abi::SubOpFrom;
+use hypovisor_abi::capture::{Segment, register_sub_op};
+use hypovisor_abi::decode::{Call, identify};
 use hypovisor_abi::errno;
 use hypovisor_abi::xen::XEN;
 
@@ -116,12 +117,17 @@ pub(crate) struct Machine<'a, 's> {
 }
 
 impl<'a, 's> Machine<'a, 's> {
-    pub(crate) const fn new(code: Code<'s>, facts: &'a Facts<'a>, moment: Moment) -> Self {
+    pub(crate) const fn new(
+        code: Code<'s>,
+        facts: &'a Facts<'a>,
+        moment: Moment,
+        sub_op: Option<Option<u64>>,
+    ) -> Self {
         Self {
             code,
             facts,
             moment,
-            sub_op: None,
+            sub_op,
             stack: [0; MAX_STACK],
             height: 0,
             cursor: None,
@@ -154,9 +160,13 @@ impl<'a, 's> Machine<'a, 's> {
 
     /// The call's sub-op number.
     pub(crate) fn sub_op(&mut self) -> Option<u64> {
-        *self.sub_op.get_or_insert_with(|| identify(&XEN, self.facts.call).sub_op_number)
+        if self.sub_op.is_none() {
+            self.sub_op = Some(sub_op_number(self.facts.call));
+        }
+        self.sub_op.flatten()
     }
 
+    #[inline]
     fn push(&mut self, value: i128) {
         if let Some(slot) = self.stack.get_mut(self.height) {
             *slot = value;
@@ -164,11 +174,13 @@ impl<'a, 's> Machine<'a, 's> {
         }
     }
 
+    #[inline]
     fn pop(&mut self) -> i128 {
         self.height = self.height.saturating_sub(1);
         self.stack.get(self.height).copied().unwrap_or(ABSENT)
     }
 
+    #[inline]
     fn top(&self) -> i128 {
         self.height.checked_sub(1).and_then(|top| self.stack.get(top)).copied().unwrap_or(ABSENT)
     }
@@ -200,7 +212,11 @@ impl<'a, 's> Machine<'a, 's> {
                 let value = self.cursor.and_then(|cursor| integer(cursor.bytes(side), bytes, signed));
                 self.push_some(value);
             }
-            Op::Place {} | Op::Size { .. } | Op::Unreadable { .. } | Op::Changed { .. } | Op::AtHand { .. } => {
+            Op::Place {}
+            | Op::Size { .. }
+            | Op::Unreadable { .. }
+            | Op::Changed { .. }
+            | Op::AtHand { .. } => {
                 let value = self.memory(op);
                 self.push_some(value);
             }
@@ -222,11 +238,53 @@ impl<'a, 's> Machine<'a, 's> {
             Op::Jump { to } => return to,
             Op::Loop { index } => return self.begin(index, at),
             Op::Next { index } => return self.next(index),
+            Op::Equal {} => self.compare(|left, right| left == right),
+            Op::NotEqual {} => self.compare(|left, right| left != right),
+            Op::Less {} => self.compare(|left, right| left < right),
+            Op::LessOrEqual {} => self.compare(|left, right| left <= right),
+            Op::Greater {} => self.compare(|left, right| left > right),
+            Op::GreaterOrEqual {} => self.compare(|left, right| left >= right),
+            Op::Compare { how, index } => {
+                let (right, left) = (self.constant(index), self.pop());
+                let holds = match how {
+                    0 => left == right,
+                    1 => left != right,
+                    2 => left < right,
+                    3 => left <= right,
+                    4 => left > right,
+                    _ => left >= right,
+                };
+                self.push(if left == ABSENT { ABSENT } else { i128::from(holds) });
+            }
+            Op::And {} => self.join(0),
+            Op::Or {} => self.join(1),
             _ => self.compute(op),
         }
         at + 1
     }
 
+    #[inline]
+    fn compare(&mut self, holds: impl FnOnce(i128, i128) -> bool) {
+        let (right, left) = (self.pop(), self.pop());
+        let known = left != ABSENT && right != ABSENT;
+        self.push(if known { i128::from(holds(left, right)) } else { ABSENT });
+    }
+
+    /// And, or or: `decisive` is the truth value that one side is enough for.
+    #[inline]
+    fn join(&mut self, decisive: i128) {
+        let (right, left) = (self.pop(), self.pop());
+        let value = if left == decisive || right == decisive {
+            decisive
+        } else if left == ABSENT || right == ABSENT {
+            ABSENT
+        } else {
+            1 - decisive
+        };
+        self.push(value);
+    }
+
+    #[inline]
     fn constant(&self, index: u32) -> i128 {
         self.code.constants.get(index as usize).copied().unwrap_or(ABSENT)
     }
@@ -305,7 +363,9 @@ impl<'a, 's> Machine<'a, 's> {
                     cursor.offset = cursor.offset.checked_add_signed(i64::from(relative))?;
                     integer(cursor.bytes(Side::Either), bytes, false)
                 });
-                let Some((mask, values)) = self.constants(values, u32::from(len)).split_first() else { return };
+                let Some((mask, values)) = self.constants(values, u32::from(len)).split_first() else {
+                    return;
+                };
                 (word.map(|word| values.contains(&(word & mask))), negate)
             }
             Op::TagSubOp { negate, len, values } => {
@@ -360,10 +420,6 @@ impl<'a, 's> Machine<'a, 's> {
         let value = match op {
             Op::Present {} => i128::from(right != ABSENT),
             Op::OrFalse {} => right.max(0),
-            Op::And {} | Op::Or {} => {
-                let left = self.pop();
-                three_valued(op, left, right)
-            }
             _ if is_unary(op) => {
                 if right == ABSENT {
                     ABSENT
@@ -455,6 +511,15 @@ impl<'a, 's> Machine<'a, 's> {
     }
 }
 
+/// The sub-op number of a call, from its registers if it stands there.
+pub(crate) fn sub_op_number(call: &Call<'_>) -> Option<u64> {
+    let hypercall = XEN.call(call.registers.number)?;
+    match hypercall.sub_ops?.from {
+        SubOpFrom::Arg { .. } => register_sub_op(hypercall, &call.registers),
+        SubOpFrom::Memory { .. } | SubOpFrom::FirstBuffer { .. } => identify(&XEN, call).sub_op_number,
+    }
+}
+
 fn ends_at(base: &Cursor<'_>, until: Until) -> bool {
     let field = base.moved(u64::from(until.offset));
     integer(field.bytes(Side::Either), until.bytes, false) == Some(0)
@@ -465,17 +530,6 @@ const fn is_unary(op: Op) -> bool {
         op,
         Op::Truth {} | Op::Not {} | Op::Negate {} | Op::InXen {} | Op::Canonical {} | Op::InSet { .. }
     )
-}
-
-fn three_valued(op: Op, left: i128, right: i128) -> i128 {
-    let decisive = i128::from(matches!(op, Op::Or {}));
-    if left == decisive || right == decisive {
-        decisive
-    } else if left == ABSENT || right == ABSENT {
-        ABSENT
-    } else {
-        1 - decisive
-    }
 }
 
 fn binary(op: Op, left: i128, right: i128) -> Option<i128> {
@@ -492,12 +546,6 @@ fn binary(op: Op, left: i128, right: i128) -> Option<i128> {
         Op::ShiftRight {} => left >> u32::try_from(right).ok()?.min(127),
         Op::Least {} => left.min(right),
         Op::Greatest {} => left.max(right),
-        Op::Equal {} => i128::from(left == right),
-        Op::NotEqual {} => i128::from(left != right),
-        Op::Less {} => i128::from(left < right),
-        Op::LessOrEqual {} => i128::from(left <= right),
-        Op::Greater {} => i128::from(left > right),
-        Op::GreaterOrEqual {} => i128::from(left >= right),
         _ => return None,
     })
 }
@@ -508,13 +556,18 @@ fn shift_left(value: i128, by: i128) -> Option<i128> {
 }
 
 /// A little-endian C integer of `bytes` (1 to 8) bytes at the start of `memory`.
+#[inline]
 fn integer(memory: &[u8], bytes: u8, signed: bool) -> Option<i128> {
-    let size = usize::from(bytes);
-    let mut word = [0; 8];
-    word.get_mut(..size)?.copy_from_slice(memory.get(..size)?);
-    let unused = 64_u32.checked_sub(8 * u32::from(bytes))?;
-    if signed && unused < 64 {
-        return Some(i128::from((u64::from_le_bytes(word) << unused).cast_signed() >> unused));
-    }
-    Some(i128::from(u64::from_le_bytes(word)))
+    let unused = 64_u32.checked_sub(8 * u32::from(bytes)).filter(|unused| *unused < 64)?;
+    let word = match memory.first_chunk() {
+        // What follows the integer is shifted out.
+        Some(word) => u64::from_le_bytes(*word) << unused,
+        None => short_integer(memory, bytes)? << unused,
+    };
+    Some(if signed { i128::from(word.cast_signed() >> unused) } else { i128::from(word >> unused) })
+}
+
+fn short_integer(memory: &[u8], bytes: u8) -> Option<u64> {
+    let memory = memory.get(..usize::from(bytes))?;
+    Some(memory.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)))
 }

@@ -181,6 +181,23 @@ macro_rules! ops {
     };
 }
 
+impl Op {
+    /// A comparison of the top with the constant `index`, in place of `Const` and this instruction.
+    #[must_use]
+    pub const fn with_constant(self, index: u32) -> Option<Self> {
+        let how = match self {
+            Self::Equal {} => 0,
+            Self::NotEqual {} => 1,
+            Self::Less {} => 2,
+            Self::LessOrEqual {} => 3,
+            Self::Greater {} => 4,
+            Self::GreaterOrEqual {} => 5,
+            _ => return None,
+        };
+        Some(Self::Compare { how, index })
+    }
+}
+
 /// An instruction on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Encoded {
@@ -355,4 +372,6 @@ ops! {
     49 Loop { index: u32 = x },
     /// Pops the condition's value for this element; goes back, or pushes the loop's outcome.
     50 Next { index: u32 = x },
+    /// A comparison with a constant: `Const` and `Equal` (0) to `GreaterOrEqual` (5) in one.
+    51 Compare { how: u8 = a, index: u32 = x },
 }

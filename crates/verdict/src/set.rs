@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hypovisor_abi::Width;
 
 use crate::facts::{Facts, Moment};
-use crate::machine::{Code, MAX_STEPS_PER_CALL, MAX_STEPS_PER_RULE, Machine, Truth};
+use crate::machine::{Code, MAX_STEPS_PER_CALL, MAX_STEPS_PER_RULE, Machine, Truth, sub_op_number};
 use crate::op::{LoopSpec, Op, Range};
 use crate::wire::{self, MalformedRules};
 
@@ -205,7 +205,11 @@ impl RuleSet {
 
     #[inline]
     fn of_number(&self, number: u64) -> Range {
-        usize::try_from(number).ok().and_then(|number| self.by_number.get(number)).copied().unwrap_or_default()
+        usize::try_from(number)
+            .ok()
+            .and_then(|number| self.by_number.get(number))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// What to do with a call that `rule` matches; [`Action::Alert`] beyond the last.
@@ -250,10 +254,15 @@ impl RuleSet {
         if own.len == 0 && self.any.len == 0 {
             return judged;
         }
-        let code = Code { ops: &self.tables.ops, constants: &self.tables.constants, loops: &self.tables.loops };
-        let mut round =
-            Round { set: self, machine: Machine::new(code, facts, moment), facts, moment, costliest: (0, None) };
-        for watches in round.concerned(own) {
+        let (concerned, sub_op) = self.concerned(own, facts);
+        if !concerned.iter().any(|watches| watches.iter().any(|watch| watch.moment == moment)) {
+            return judged;
+        }
+        let code =
+            Code { ops: &self.tables.ops, constants: &self.tables.constants, loops: &self.tables.loops };
+        let mut machine = Machine::new(code, facts, moment, sub_op);
+        let mut round = Round { set: self, machine: &mut machine, facts, moment, costliest: (0, None) };
+        for watches in concerned {
             for watch in watches {
                 if let Some(standing) = round.watch(watch, &mut judged) {
                     heard(watch.part, standing);
@@ -261,6 +270,20 @@ impl RuleSet {
             }
         }
         judged
+    }
+
+    /// The watches of the call without its sub-op, those of its sub-op, and those of every call; and the sub-op, if it
+    /// had to be found out.
+    fn concerned(&self, own: Range, facts: &Facts<'_>) -> ([&[Watch]; 3], Option<Option<u64>>) {
+        let own = self.watches(own);
+        let (whole, by_sub_op) = own.split_at(own.partition_point(|watch| watch.sub_op.is_none()));
+        let sub_op = (!by_sub_op.is_empty()).then(|| sub_op_number(facts.call));
+        let of_sub_op = sub_op.flatten().map_or(&[][..], |number| {
+            let start = by_sub_op.partition_point(|watch| watch.sub_op < Some(number));
+            let end = by_sub_op.partition_point(|watch| watch.sub_op <= Some(number));
+            by_sub_op.get(start..end).unwrap_or(&[])
+        });
+        ([whole, of_sub_op, self.watches(self.any)], sub_op)
     }
 
     fn watches(&self, range: Range) -> &[Watch] {
@@ -286,29 +309,16 @@ impl RuleSet {
 }
 
 /// The judging of one call.
-struct Round<'a, 's> {
+struct Round<'a, 's, 'm> {
     set: &'s RuleSet,
-    machine: Machine<'a, 's>,
+    machine: &'m mut Machine<'a, 's>,
     facts: &'a Facts<'a>,
     moment: Moment,
     /// The condition that took the most steps so far.
     costliest: (u32, Option<RuleIndex>),
 }
 
-impl<'s> Round<'_, 's> {
-    /// The watches of the call without its sub-op, those of its sub-op, and those of every call.
-    fn concerned(&mut self, own: Range) -> [&'s [Watch]; 3] {
-        let own = self.set.watches(own);
-        let (whole, by_sub_op) = own.split_at(own.partition_point(|watch| watch.sub_op.is_none()));
-        let of_sub_op = if by_sub_op.is_empty() { None } else { self.machine.sub_op() };
-        let of_sub_op = of_sub_op.map_or(&[][..], |number| {
-            let start = by_sub_op.partition_point(|watch| watch.sub_op < Some(number));
-            let end = by_sub_op.partition_point(|watch| watch.sub_op <= Some(number));
-            by_sub_op.get(start..end).unwrap_or(&[])
-        });
-        [whole, of_sub_op, self.set.watches(self.set.any)]
-    }
-
+impl Round<'_, '_, '_> {
     /// `None`: it does not hold, or is for another moment.
     fn watch(&mut self, watch: &Watch, judged: &mut Judged) -> Option<Standing> {
         if watch.moment != self.moment || self.set.is_off(watch.part.rule) {

@@ -388,6 +388,7 @@ impl<'t> Checker<'t> {
         let within = |start: u32, len: u32| u64::from(start) + u64::from(len) <= constants;
         let sound = match op {
             Op::Const { index } => within(index, 1),
+            Op::Compare { how, index } => how <= 5 && within(index, 1),
             Op::InSet { start, len } => within(start, len),
             Op::Tag { bytes, len, values, .. } => {
                 len > 0 && (1..=8).contains(&bytes) && within(values, u32::from(len))
@@ -429,7 +430,11 @@ const fn effect(op: Op) -> (u8, u8) {
         | Op::Negate {}
         | Op::InXen {}
         | Op::Canonical {}
-        | Op::InSet { .. } => (1, 1),
+        | Op::InSet { .. }
+        | Op::Compare { .. } => (1, 1),
         _ => (2, 1),
     }
 }
+
+#[cfg(test)]
+mod tests;

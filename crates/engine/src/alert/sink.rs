@@ -39,6 +39,8 @@ pub struct RuleTotal {
 pub struct Alerter<O> {
     detection: Detection,
     domains: Domains,
+    /// Names that were told, which the calls themselves do not tell.
+    names: HashMap<u16, String>,
     history: History,
     limiter: Limiter,
     totals: Vec<RuleTotal>,
@@ -62,6 +64,7 @@ impl<O: AlertOutput> Alerter<O> {
         Self {
             detection,
             domains: Domains::default(),
+            names: HashMap::new(),
             history: History::default(),
             limiter: Limiter::new(),
             totals: Vec::new(),
@@ -79,7 +82,7 @@ impl<O: AlertOutput> Alerter<O> {
 
     /// Notes a domain's name, for alerts to show.
     pub fn name(&mut self, domain: u16, name: &str) {
-        self.domains.name(domain, name);
+        self.names.insert(domain, name.to_owned());
     }
 
     /// Looks for something else from now on. What was half-way through, such as sequences, begins anew; totals stay.
@@ -185,7 +188,8 @@ impl<O: AlertOutput> Alerter<O> {
 
     fn alert(&self, call: &Call<'_>, moment: AlertMoment, found: Found, time_ns: i64, count: u64) -> Alert {
         let domain = call.caller.domain;
-        let name = self.domains.get(domain).map(|domain| domain.name.as_str());
+        let known = || self.domains.get(domain).map(|domain| domain.name.as_str());
+        let name = self.names.get(&domain).map(String::as_str).or_else(known);
         let (mut time, mut line) = (String::new(), String::new());
         utc::write_rfc3339(&mut time, time_ns);
         event_line::write_line(&mut line, call, Detail::Line);

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 
-use super::model::{ActionTaken, AlertRule, Report, Severity};
+use super::model::{AlertRule, Report, Severity};
 
 /// `authpriv`: messages of security (RFC 5424, table 1).
 const FACILITY: u32 = 10;
@@ -32,7 +32,7 @@ pub(super) fn write_line(out: &mut String, report: &Report) {
             if let Some(name) = &alert.domain_name {
                 write_parameter(out, "domain_name", name);
             }
-            write_parameter(out, "taken", taken(alert.taken));
+            write_parameter(out, "taken", alert.taken.name());
             write_parameter(out, "count", &alert.count.to_string());
             out.push_str("] ");
             write_text(out, alert.reason.as_deref().unwrap_or(&rule.title));
@@ -95,13 +95,4 @@ fn write_text(out: &mut String, text: &str) {
     out.extend(
         text.chars().take(MAX_TEXT).map(|character| if character.is_control() { ' ' } else { character }),
     );
-}
-
-const fn taken(taken: ActionTaken) -> &'static str {
-    match taken {
-        ActionTaken::Observed => "observed",
-        ActionTaken::WouldDeny => "would-deny",
-        ActionTaken::Denied => "denied",
-        ActionTaken::Paused => "paused",
-    }
 }

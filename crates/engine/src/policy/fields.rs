@@ -5,7 +5,7 @@
 
 use hypovisor_abi::decode::{Group, Missing, Sink, Value};
 use hypovisor_abi::xen::XEN;
-use hypovisor_abi::{FlagSet, Int, Scalar, Show, SubOp, SubOpFrom, Type, Width};
+use hypovisor_abi::{Case, FlagSet, Int, Scalar, Show, SubOp, SubOpFrom, Tag, Type, Union, Width};
 
 use crate::profile::Operation;
 
@@ -98,19 +98,33 @@ fn is_size(name: &str) -> bool {
         || ends.iter().any(|end| name.ends_with(end))
 }
 
-/// The field that a path leads to.
+/// The field that a path leads to. `None` if there is none, or several that differ: members of a union that go by one
+/// name.
 pub(super) fn find(operation: Operation, path: &str) -> Option<&'static Scalar> {
     let call = XEN.call(operation.number)?;
     let args =
         operation.sub_op.and_then(|number| call.sub_op(number)).map_or(call.args, |sub_op| sub_op.args);
     let parts: Vec<&str> = path.split('.').collect();
     let (first, rest) = parts.split_first()?;
-    let named = args.iter().filter(|arg| arg.name == plain(first));
-    let in_args = named.filter_map(|arg| within(&arg.ty, rest, operation)).next();
-    in_args.or_else(|| match call.sub_ops?.from {
-        SubOpFrom::FirstBuffer { ty, .. } if *first == "op" => within(ty, rest, operation),
-        _ => None,
-    })
+    let mut found = Vec::new();
+    for arg in args.iter().filter(|arg| arg.name == plain(first)) {
+        within(&arg.ty, rest, operation, &mut found);
+    }
+    if let Some(SubOpFrom::FirstBuffer { ty, .. }) = call.sub_ops.map(|sub_ops| sub_ops.from)
+        && *first == "op"
+    {
+        within(ty, rest, operation, &mut found);
+    }
+    let (one, others) = found.split_first()?;
+    others.iter().all(|other| is_same(one, other)).then_some(*one)
+}
+
+fn is_same(one: &Scalar, other: &Scalar) -> bool {
+    match (one.show, other.show) {
+        (Show::Flags(one), Show::Flags(other)) => std::ptr::eq(one, other),
+        (Show::Dec, Show::Dec) => true,
+        _ => false,
+    }
 }
 
 /// A part of a path without the mark of a list.
@@ -118,31 +132,49 @@ fn plain(part: &str) -> &str {
     part.strip_suffix(LIST).unwrap_or(part)
 }
 
-/// The recursion follows the tables, which have no circle.
-fn within(ty: &'static Type, rest: &[&str], operation: Operation) -> Option<&'static Scalar> {
+/// Collects the integers that the rest of a path leads to. The recursion follows the tables, which have no circle.
+fn within(ty: &'static Type, rest: &[&str], operation: Operation, found: &mut Vec<&'static Scalar>) {
     match ty {
-        Type::Int(scalar) => rest.is_empty().then_some(scalar),
-        Type::Handle(handle) | Type::Tail(handle) => within(handle.to, rest, operation),
-        Type::Array(array) => within(array.of, rest, operation),
-        Type::PerWidth(types) => types.iter().find_map(|ty| within(ty, rest, operation)),
+        Type::Int(scalar) if rest.is_empty() => found.push(scalar),
+        Type::Int(_) | Type::Chars(_) | Type::Bytes(_) => {}
+        Type::Handle(handle) | Type::Tail(handle) => within(handle.to, rest, operation, found),
+        Type::Array(array) => within(array.of, rest, operation, found),
+        Type::PerWidth(types) => types.iter().for_each(|ty| within(ty, rest, operation, found)),
         Type::Struct(structure) => {
-            let mut fields = structure.fields.iter();
-            fields.find_map(|field| member(field.name, &field.ty, rest, operation))
+            structure.fields.iter().for_each(|field| member(field.name, &field.ty, rest, operation, found));
         }
-        Type::Union(union) => {
-            union.cases.iter().find_map(|case| member(case.name, &case.ty, rest, operation))
-        }
-        Type::Chars(_) | Type::Bytes(_) => None,
+        Type::Union(union) => live_cases(union, operation).for_each(|case| match case.name {
+            // It goes by the name of the field that is the union.
+            "" => within(&case.ty, rest, operation, found),
+            name => member(name, &case.ty, rest, operation, found),
+        }),
     }
 }
 
 /// A field or case; one without a name lends its place to what is in it, and so does the field that is a union, whose
 /// cases have names of their own.
-fn member(name: &str, ty: &'static Type, rest: &[&str], operation: Operation) -> Option<&'static Scalar> {
-    let (first, further) = rest.split_first()?;
-    let own = (name == plain(first)).then(|| within(ty, further, operation)).flatten();
-    let lends = name.is_empty() || matches!(ty, Type::Union(_));
-    own.or_else(|| lends.then(|| within(ty, rest, operation)).flatten())
+fn member(
+    name: &str,
+    ty: &'static Type,
+    rest: &[&str],
+    operation: Operation,
+    found: &mut Vec<&'static Scalar>,
+) {
+    let Some((first, further)) = rest.split_first() else { return };
+    if name == plain(first) {
+        within(ty, further, operation, found);
+    }
+    if name.is_empty() || matches!(ty, Type::Union(_)) {
+        within(ty, rest, operation, found);
+    }
+}
+
+/// The members that there can be: all, unless the sub-op says which.
+fn live_cases(union: &'static Union, operation: Operation) -> impl Iterator<Item = &'static Case> {
+    let selects = move |case: &Case| operation.sub_op.is_some_and(|number| case.when.contains(&number));
+    let by_sub_op = matches!(union.tag, Tag::SubOp);
+    let any = union.cases.iter().any(selects);
+    union.cases.iter().filter(move |case| !by_sub_op || selects(case) || (!any && case.when.is_empty()))
 }
 
 /// The names of what is set in `word`.
@@ -171,4 +203,53 @@ pub(super) const fn all_bits(int: Int) -> u64 {
         8.. => u64::MAX,
         bytes => (1 << (8 * bytes)) - 1,
     }
+}
+
+/// All paths of an operation that a learner could limit.
+#[cfg(test)]
+pub(super) fn limited_paths(operation: Operation) -> Vec<String> {
+    fn collect(
+        ty: &'static Type,
+        name: &'static str,
+        path: &str,
+        lists: usize,
+        of: Operation,
+        paths: &mut Vec<String>,
+    ) {
+        let below = |name: &str| match (path, name) {
+            (path, "") => path.to_owned(),
+            ("", name) => name.to_owned(),
+            (path, name) => format!("{path}.{name}"),
+        };
+        match ty {
+            Type::Int(scalar) if limited(name, scalar).is_some() && lists <= 1 => paths.push(path.to_owned()),
+            Type::Int(_) | Type::Chars(_) | Type::Bytes(_) => {}
+            Type::Handle(handle) | Type::Tail(handle) => {
+                let list = !matches!(handle.count, hypovisor_abi::Count::One);
+                let path = if list { format!("{path}[]") } else { path.to_owned() };
+                collect(handle.to, name, &path, lists + usize::from(list), of, paths);
+            }
+            Type::Array(array) => collect(array.of, name, &format!("{path}[]"), lists + 1, of, paths),
+            Type::PerWidth(types) => collect(&types[0], name, path, lists, of, paths),
+            Type::Struct(structure) => {
+                structure.fields.iter().filter(|field| field.direction.is_in()).for_each(|field| match field
+                    .ty
+                {
+                    Type::Union(_) => collect(&field.ty, field.name, path, lists, of, paths),
+                    _ => collect(&field.ty, field.name, &below(field.name), lists, of, paths),
+                })
+            }
+            Type::Union(union) => live_cases(union, of).for_each(|case| {
+                let own = if case.name.is_empty() { name } else { case.name };
+                collect(&case.ty, own, &below(own), lists, of, paths);
+            }),
+        }
+    }
+    let Some(call) = XEN.call(operation.number) else { return Vec::new() };
+    let args =
+        operation.sub_op.and_then(|number| call.sub_op(number)).map_or(call.args, |sub_op| sub_op.args);
+    let mut paths = Vec::new();
+    args.iter().for_each(|arg| collect(&arg.ty, arg.name, arg.name, 0, operation, &mut paths));
+    paths.retain(|path| find(operation, path).is_some());
+    paths
 }

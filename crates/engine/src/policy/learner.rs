@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use hypovisor_abi::xen::XEN;
 use hypovisor_abi::{FlagSet, decode};
 
-use super::fields::{Fields, Limited, flag_names};
+use super::fields::{Fields, Limited, find, flag_names};
 use super::{Entry, Limits, Matcher, Policy};
 use crate::call::{Call, CallSink, Loss};
 use crate::domains::{Domain, DomainKind, Domains};
@@ -124,15 +124,23 @@ impl Learned {
     }
 
     fn into_entry(self, matcher: Matcher) -> Entry {
-        let allowed =
-            self.operations.into_iter().map(|(operation, used)| (operation.name(), used.into_limits()));
+        let allowed = self
+            .operations
+            .into_iter()
+            .map(|(operation, used)| (operation.name(), used.into_limits(operation)));
         Entry { matcher, domains: self.domains, calls: self.calls, allowed: allowed.collect() }
     }
 }
 
 impl Used {
-    fn into_limits(self) -> Limits {
+    /// Without the fields that share their path with another kind of field: nobody could tell which one is limited.
+    fn into_limits(self, operation: Operation) -> Limits {
+        let is_clear = |path: &String| find(operation, path).is_some();
         let flags = self.flags.into_iter().map(|(path, (set, word))| (path, flag_names(set, word)));
-        Limits { calls: self.calls, max: self.max, flags: flags.collect() }
+        Limits {
+            calls: self.calls,
+            max: self.max.into_iter().filter(|(path, _)| is_clear(path)).collect(),
+            flags: flags.filter(|(path, _)| is_clear(path)).collect(),
+        }
     }
 }

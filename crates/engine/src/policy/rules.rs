@@ -138,7 +138,7 @@ impl Writer<'_> {
     /// Hypercalls that are not listed at all.
     fn write_calls(&mut self, listed: &BTreeSet<u64>) {
         let unlisted =
-            (0..NUMBERS).filter(|number| !listed.contains(number) && !(self.deny && *number == IRET));
+            (0..NUMBERS).filter(|number| !(listed.contains(number) || self.deny && *number == IRET));
         let names: Vec<String> = unlisted.map(|number| on(number, None)).collect();
         let title = format!("A {} makes a hypercall that the policy does not list", self.who.title);
         self.write_chunks("calls", &title, &names);
@@ -194,7 +194,8 @@ impl Writer<'_> {
             format!("A {} makes {name} larger or with other flags than the policy allows", self.who.title);
         // Xen keeps its own state in the arguments of a call that it has the guest issue again.
         let condition = format!("!continuation && ({})", conditions.join(" || "));
-        let id = format!("{}.limits", name.replace('/', "."));
+        let id = limits_id(operation);
+        let id = format!("{id}.limits");
         self.write_rule(
             &id,
             &title,
@@ -225,6 +226,16 @@ impl Writer<'_> {
             names.join(", "),
         );
         self.texts.push((id, text));
+    }
+}
+
+/// A short name that no other operation has: ids have at most 64 letters. Old forms of a call have the same sub-ops.
+fn limits_id(operation: Operation) -> String {
+    let call = XEN.call(operation.number);
+    match call.and_then(|call| Some((call.name, call.sub_op(operation.sub_op?)?.name))) {
+        Some((call, sub_op)) if call.ends_with("_compat") => format!("{sub_op}.compat"),
+        Some((_, sub_op)) => sub_op.to_owned(),
+        None => operation.name().replace('/', "."),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use hypovisor_abi::Width;
 use hypovisor_abi::capture::Registers;
+use hypovisor_abi::xen::XEN;
 use hypovisor_event::record::CallerMode;
 use serde::Deserialize;
 
@@ -117,12 +118,12 @@ fn what_was_learned_breaks_nothing_and_what_is_taken_out_does() {
     assert_eq!(without(&|entry| drop(entry.allowed.remove("multicall"))), ["policy.pv.calls"]);
     let sub_op = "grant_table_op/GNTTABOP_map_grant_ref";
     assert_eq!(without(&|entry| drop(entry.allowed.remove(sub_op))), ["policy.pv.grant_table_op.sub-ops"]);
-    let limits = ["policy.pv.grant_table_op.GNTTABOP_map_grant_ref.limits"];
+    let limits = ["policy.pv.GNTTABOP_map_grant_ref.limits"];
     assert_eq!(
         without(&|entry| entry.allowed.get_mut(sub_op).unwrap().flags.values_mut().for_each(Vec::clear)),
         limits
     );
-    let limits = ["policy.pv.memory_op.XENMEM_populate_physmap.limits"];
+    let limits = ["policy.pv.XENMEM_populate_physmap.limits"];
     let populate = "memory_op/XENMEM_populate_physmap";
     assert_eq!(
         without(&|entry| entry.allowed.get_mut(populate).unwrap().max.values_mut().for_each(|max| *max = 0)),
@@ -136,6 +137,26 @@ fn what_was_learned_breaks_nothing_and_what_is_taken_out_does() {
         }),
         [""; 0]
     );
+}
+
+#[test]
+fn any_call_makes_rules_whatever_its_name() {
+    let mut text = "version: 1\nentries:\n  - kind: privileged\n    calls:\n".to_owned();
+    for call in XEN.calls.iter().flatten() {
+        let names =
+            call.sub_ops.iter().flat_map(|ops| ops.ops).map(|op| format!("{}/{}", call.name, op.name));
+        let names: Vec<String> =
+            if call.sub_ops.is_some() { names.collect() } else { vec![call.name.to_owned()] };
+        names.iter().for_each(|name| text.push_str(&format!("      {name}: {{}}\n")));
+    }
+    let mut policy = Policy::from_yaml(&text).unwrap();
+    // A limit for every field that could have one, as a learner would note it.
+    for (name, limits) in &mut policy.entries[0].allowed {
+        let operation = crate::profile::Operation::parse(name).unwrap();
+        limits.max.extend(fields::limited_paths(operation).into_iter().map(|path| (path, 0)));
+    }
+    let rules = policy.to_rules(&Domains::default(), true).unwrap();
+    assert!(rules.iter().filter(|rule| rule.id.ends_with(".limits")).count() > 100);
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl LabRun {
 fn inject(engine: &mut Engine, domain: u16, count: u64) {
     let samples = samples();
     let sample = |id: u64| &samples[(id % samples.len() as u64) as usize];
-    let mut send = |engine: &mut Engine, id| {
+    let send = |engine: &mut Engine, id| {
         if id < count {
             engine.ask(&Request::Inject(sample(id).request(id, domain))).unwrap();
         }

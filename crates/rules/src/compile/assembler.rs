@@ -14,6 +14,8 @@ pub(crate) struct Assembler {
     known: HashMap<i128, u32>,
     start: u32,
     loops: usize,
+    /// The latest place that a jump leads to.
+    label: u32,
     /// The program under construction has grown too large, or the set has.
     pub(crate) overflow: bool,
 }
@@ -26,6 +28,7 @@ impl Assembler {
     pub(crate) fn begin(&mut self) {
         self.start = self.here();
         self.loops = self.set.loops.len();
+        self.label = self.start;
         self.overflow = false;
     }
 
@@ -46,6 +49,14 @@ impl Assembler {
     }
 
     pub(crate) fn emit(&mut self, op: Op) {
+        if let Some(Op::Const { index }) = self.set.ops.last().copied()
+            && let Some(fused) = op.with_constant(index)
+            && self.here() > self.start.max(self.label)
+        {
+            self.set.ops.pop();
+            self.set.ops.push(fused);
+            return;
+        }
         if self.here() - self.start >= MAX_PROGRAM || self.set.ops.len() >= MAX_OPS {
             self.overflow = true;
         } else {
@@ -83,6 +94,7 @@ impl Assembler {
     /// Aims a jump at the next instruction.
     pub(crate) fn land(&mut self, hole: Hole) {
         let here = self.here();
+        self.label = here;
         if let Some(op) = self.set.ops.get_mut(hole.0 as usize) {
             *op = match *op {
                 Op::JumpIfFalse { .. } => Op::JumpIfFalse { to: here },
@@ -107,6 +119,7 @@ impl Assembler {
     pub(crate) fn end_loop(&mut self, index: u32) {
         self.emit(Op::Next { index });
         let end = self.here();
+        self.label = end;
         if let Some(spec) = self.set.loops.get_mut(index as usize) {
             spec.end = end;
         }

@@ -2,6 +2,7 @@
 
 use hypovisor_abi::Width;
 use hypovisor_abi::types::Type;
+use hypovisor_abi::xen::XEN;
 use hypovisor_verdict::{Fact, LoopSpec, MAX_LOOPS, Op, Range, Side, Until};
 
 use super::assembler::{Assembler, Hole};
@@ -25,7 +26,10 @@ pub(crate) const VALUES: &[(&str, &str)] = &[
     ("rsp", "the guest's stack pointer"),
     ("hypercall", "the hypercall, by name: `hypercall == 'memory_op'`"),
     ("number", "the hypercall's number"),
-    ("sub_op", "the sub-operation, by name; absent if there is none of that number. Names can be compared where `on` names the hypercall"),
+    (
+        "sub_op",
+        "the sub-operation, by name; absent if there is none of that number. Names can be compared where `on` names the hypercall",
+    ),
     ("sub_op_number", "number of the sub-operation; absent if there is none"),
     ("inner", "truth value: an inner call of a multicall"),
     ("continuation", "truth value: it continues a preempted call"),
@@ -44,18 +48,33 @@ pub(crate) const CONSTANTS: &[(&str, &str)] = &[
 
 /// Functions: how they are written, what they say.
 pub(crate) const FUNCTIONS: &[(&str, &str)] = &[
-    ("in_xen(x)", "the caller is a PV guest and address `x` lies in Xen's part of its address space: 0xffff800000000000 to 0xffff87ffffffffff for 64-bit, 0xf5800000 to 0xffffffff for 32-bit callers"),
-    ("handles_in_xen()", "any guest handle among the call's arguments, or in the captured memory behind them, points into Xen; also written `any_handle(in_xen)`. In lists the first 8 elements are looked at. Never absent"),
+    (
+        "in_xen(x)",
+        "the caller is a PV guest and address `x` lies in Xen's part of its address space: 0xffff800000000000 to 0xffff87ffffffffff for 64-bit, 0xf5800000 to 0xffffffff for 32-bit callers",
+    ),
+    (
+        "handles_in_xen()",
+        "any guest handle among the call's arguments, or in the captured memory behind them, points into Xen; also written `any_handle(in_xen)`. In lists the first 8 elements are looked at. Never absent",
+    ),
     ("handles_not_canonical()", "any such handle is not canonical. Never absent"),
     ("canonical(x)", "address `x` is canonical for 48 bits; for a 32-bit caller, below 4 GiB"),
     ("has_flag(path, 'NAME')", "the flag is set in the value"),
     ("has(path)", "the value is at hand. Never absent"),
-    ("unreadable(path)", "the pointer's memory could not be read to the end; false for a null pointer, absent if it was not captured"),
+    (
+        "unreadable(path)",
+        "the pointer's memory could not be read to the end; false for a null pointer, absent if it was not captured",
+    ),
     ("after(path)", "at return: the value that Xen left there"),
     ("changed(path)", "at return: what was captured there before and after the call differs"),
     ("size(path)", "how many elements of a list or array were captured"),
-    ("path.exists(x, condition)", "the condition holds for an element `x` of a list or array; absent if for none, but it is undecided for one or not all were captured"),
-    ("path.all(x, condition)", "the condition holds for every element `x`; absent if for none it does not, but it is undecided for one or not all were captured"),
+    (
+        "path.exists(x, condition)",
+        "the condition holds for an element `x` of a list or array; absent if for none, but it is undecided for one or not all were captured",
+    ),
+    (
+        "path.all(x, condition)",
+        "the condition holds for every element `x`; absent if for none it does not, but it is undecided for one or not all were captured",
+    ),
     ("math.bitAnd(a, b)", "bits set in both"),
     ("math.bitOr(a, b)", "bits set in either"),
     ("math.bitXor(a, b)", "bits set in one"),
@@ -85,10 +104,22 @@ pub(crate) struct Misuse {
     pub(crate) message: String,
 }
 
+/// Calls that a condition leaves to others, which are compiled for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// None.
+    None,
+    /// All with a sub-op that the tables know.
+    UnknownSubOp,
+    /// All that the tables know.
+    UnknownCall,
+}
+
 /// Compiles a condition, and the exceptions from it, for the calls of `scope`. Each comes with its field's name.
 pub(crate) fn lower(
     assembler: &mut Assembler,
     scope: &Scope,
+    guard: Guard,
     lets: &Lets,
     when: Option<(&str, &Expr)>,
     exceptions: &[(String, Expr)],
@@ -109,9 +140,14 @@ pub(crate) fn lower(
         depth: 0,
     };
     lowering.check_lets();
+    let guard = lowering.guard(guard);
     match when {
         Some((field, when)) => lowering.whole(field, when),
         None => lowering.assembler.number(1),
+    }
+    if let Some(hole) = guard {
+        lowering.assembler.emit(Op::And {});
+        lowering.assembler.land(hole);
     }
     for (field, exception) in exceptions {
         let hole = lowering.assembler.hole(Op::JumpIfFalse { to: 0 });
@@ -176,6 +212,26 @@ impl<'l> Lowering<'l> {
 
     fn needs_return(&mut self, what: &str) {
         self.at_return.get_or_insert_with(|| what.to_owned());
+    }
+
+    /// Goes on only for calls that the guard lets through.
+    fn guard(&mut self, guard: Guard) -> Option<Hole> {
+        match guard {
+            Guard::None => return None,
+            Guard::UnknownSubOp => {
+                self.assembler.emit(Op::Fact { fact: Fact::KnownSubOp });
+                self.assembler.emit(Op::Present {});
+            }
+            Guard::UnknownCall => {
+                let known: Vec<i128> =
+                    XEN.calls.iter().flatten().map(|call| i128::from(call.number)).collect();
+                self.assembler.emit(Op::Fact { fact: Fact::Number });
+                let start = self.assembler.constants(&known);
+                self.assembler.emit(Op::InSet { start, len: known.len() as u32 });
+            }
+        }
+        self.assembler.emit(Op::Not {});
+        Some(self.assembler.hole(Op::JumpIfFalse { to: 0 }))
     }
 
     /// Checks all named sub-expressions, also those that nothing uses.
@@ -273,13 +329,15 @@ impl<'l> Lowering<'l> {
 
     fn unknown_name(&mut self, at: usize, name: &str) -> Ty {
         if self.lets.iter().any(|(known, _)| known == name) {
-            return self.misuse(at, format!("`{name}` is defined further down; a `let` uses only those above it"));
+            return self
+                .misuse(at, format!("`{name}` is defined further down; a `let` uses only those above it"));
         }
         if name == "args" || name == "raw_args" {
             return self.misuse(at, format!("`{name}` alone is no value"));
         }
         let known = VALUES.iter().map(|(known, _)| *known);
-        let known = known.chain(["args", "raw_args"]).chain(self.lets.iter().map(|(known, _)| known.as_str()));
+        let known =
+            known.chain(["args", "raw_args"]).chain(self.lets.iter().map(|(known, _)| known.as_str()));
         let suggestion = did_you_mean(name, known);
         self.misuse(at, format!("unknown name `{name}`{suggestion}"))
     }
@@ -491,7 +549,9 @@ impl<'l> Lowering<'l> {
                 self.assembler.emit(Op::RawArg { index: index as u8 });
                 Ty::Int(Names::Plain)
             }
-            Kind::Int(index) if raw => self.misuse(at, format!("there is no register {index}; there are 0 to 5")),
+            Kind::Int(index) if raw => {
+                self.misuse(at, format!("there is no register {index}; there are 0 to 5"))
+            }
             Kind::Int(_) => self.misuse(at, "only arguments and `raw_args` have elements"),
             _ => self.misuse(index.at, "an index has to be a number, written out"),
         }
@@ -646,7 +706,8 @@ impl<'l> Lowering<'l> {
             return self.misuse(variable.at, format!("`{name}` has a meaning already; use another name"));
         }
         if self.variables.len() >= MAX_LOOPS {
-            return self.misuse(target.at, format!("no more than {MAX_LOOPS} levels of `.exists` and `.all`"));
+            return self
+                .misuse(target.at, format!("no more than {MAX_LOOPS} levels of `.exists` and `.all`"));
         }
         let spots = match self.spots(target) {
             Some(Ok(spots)) => spots,
@@ -713,8 +774,10 @@ impl<'l> Lowering<'l> {
             "least" => Op::Least {},
             "greatest" => Op::Greatest {},
             _ => {
-                let known = ["bitAnd", "bitOr", "bitXor", "bitShiftLeft", "bitShiftRight", "least", "greatest"];
-                return self.misuse(at, format!("unknown function `math.{name}`{}", did_you_mean(name, known)));
+                let known =
+                    ["bitAnd", "bitOr", "bitXor", "bitShiftLeft", "bitShiftRight", "least", "greatest"];
+                return self
+                    .misuse(at, format!("unknown function `math.{name}`{}", did_you_mean(name, known)));
             }
         };
         let many = matches!(op, Op::Least {} | Op::Greatest {});
@@ -739,7 +802,9 @@ impl<'l> Lowering<'l> {
             }
             ("handles_in_xen", []) => self.any_handle(&[Op::InXen {}]),
             ("handles_not_canonical", []) => self.any_handle(&[Op::Canonical {}, Op::Not {}]),
-            ("any_handle", [Expr { kind: Kind::Name(of), .. }]) if of == "in_xen" => self.any_handle(&[Op::InXen {}]),
+            ("any_handle", [Expr { kind: Kind::Name(of), .. }]) if of == "in_xen" => {
+                self.any_handle(&[Op::InXen {}])
+            }
             ("has_flag", [of, flag]) => self.has_flag(of, flag),
             ("has", [of]) => self.has(of),
             ("unreadable", [of]) => self.unreadable(of),
@@ -759,7 +824,10 @@ impl<'l> Lowering<'l> {
     fn unknown_function(&mut self, at: usize, name: &str, count: usize) -> Ty {
         let bare = |signature: &'static str| signature.split('(').next().unwrap_or(signature);
         if let Some((signature, _)) = FUNCTIONS.iter().find(|(signature, _)| bare(signature) == name) {
-            return self.misuse(at, format!("`{name}` does not take {count} arguments this way; it is `{signature}`"));
+            return self.misuse(
+                at,
+                format!("`{name}` does not take {count} arguments this way; it is `{signature}`"),
+            );
         }
         let known = FUNCTIONS.iter().map(|(signature, _)| bare(signature));
         let suggestion = did_you_mean(name, known);

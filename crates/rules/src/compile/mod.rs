@@ -11,5 +11,5 @@ mod names;
 mod path;
 
 pub(crate) use assembler::Assembler;
-pub(crate) use lower::{CONSTANTS, FUNCTIONS, Lowered, VALUES, lower};
+pub(crate) use lower::{CONSTANTS, FUNCTIONS, Guard, Lowered, VALUES, lower};
 pub(crate) use path::Scope;

@@ -79,7 +79,9 @@ impl Names {
     /// The value of this name.
     pub(crate) fn value(self, name: &str) -> Result<i128, String> {
         match self {
-            Self::Plain => return Err(format!("this number has no names; compare it with a number, not with '{name}'")),
+            Self::Plain => {
+                return Err(format!("this number has no names; compare it with a number, not with '{name}'"));
+            }
             Self::Flags(set) => {
                 return Err(format!("these are flags of {}; use `has_flag(x, '{name}')`", set.name));
             }

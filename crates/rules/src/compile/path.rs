@@ -67,8 +67,16 @@ impl Scope {
 pub(crate) enum Code {
     Op(Op),
     /// The first value is the mask.
-    Tag { bytes: u8, negate: bool, relative: i32, values: Vec<i128> },
-    TagSubOp { negate: bool, values: Vec<i128> },
+    Tag {
+        bytes: u8,
+        negate: bool,
+        relative: i32,
+        values: Vec<i128>,
+    },
+    TagSubOp {
+        negate: bool,
+        values: Vec<i128>,
+    },
 }
 
 /// Which side of the call a value belongs to.
@@ -91,7 +99,13 @@ impl Rule {
             (Self::Entry | Self::Exit, _) => self,
             (_, Direction::Out) => Self::Exit,
             (_, Direction::InOut) => Self::Both,
-            (Self::Marked, Direction::In) => if aggregate { self } else { Self::Entry },
+            (Self::Marked, Direction::In) => {
+                if aggregate {
+                    self
+                } else {
+                    Self::Entry
+                }
+            }
             (Self::Both, Direction::In) => self,
         }
     }
@@ -192,7 +206,9 @@ pub(crate) fn resolve(scope: &Scope, steps: &[Step]) -> Result<Vec<Spot>, String
     let Some((first, rest)) = steps.split_first() else {
         return Err("`args` alone is no value; name an argument".into());
     };
-    let Step::Field(name) = first else { return Err("arguments have names, not numbers; see `raw_args`".into()) };
+    let Step::Field(name) = first else {
+        return Err("arguments have names, not numbers; see `raw_args`".into());
+    };
     let spot = argument(scope, name)?;
     follow_steps(scope, vec![spot], rest)
 }
@@ -484,7 +500,13 @@ pub(crate) fn member(
 }
 
 /// The check that a member is live: nothing if it always is, `None` if it never is.
-fn tag_check(scope: &Scope, memory: &Memory, tag: Tag, values: Vec<u64>, negate: bool) -> Option<Option<Code>> {
+fn tag_check(
+    scope: &Scope,
+    memory: &Memory,
+    tag: Tag,
+    values: Vec<u64>,
+    negate: bool,
+) -> Option<Option<Code>> {
     let decide = |number: u64| (values.contains(&number) != negate).then_some(None);
     let (name, mask) = match tag {
         Tag::SubOp => {

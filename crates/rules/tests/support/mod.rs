@@ -78,7 +78,8 @@ impl Made {
     fn captured(&self, phase: Phase) -> Vec<u8> {
         let memory = if phase == Phase::Entry { &self.before } else { &self.after };
         let byte = |gva: u64| {
-            let piece = memory.iter().find(|(start, bytes)| gva >= *start && gva - start < bytes.len() as u64);
+            let piece =
+                memory.iter().find(|(start, bytes)| gva >= *start && gva - start < bytes.len() as u64);
             piece.map(|(start, bytes)| bytes[(gva - start) as usize])
         };
         let mut copier = Copier::new(byte);
@@ -121,9 +122,7 @@ impl Made {
 /// A rule file with this `on` and `when`, and further lines.
 pub(crate) fn file(on: &str, when: &str, more: &str) -> String {
     let when = if when.is_empty() { String::new() } else { format!("when: |\n  {when}\n") };
-    format!(
-        "id: T\ntitle: T\ndescription: D\nblind_spots: B\nseverity: low\non: {on}\n{more}{when}"
-    )
+    format!("id: T\ntitle: T\ndescription: D\nblind_spots: B\nseverity: low\non: {on}\n{more}{when}")
 }
 
 pub(crate) fn rules(text: &str) -> Result<Rules, RulesError> {
