@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::detect::DetectArgs;
+use crate::eval::EvalArgs;
 use crate::inject::InjectArgs;
 use crate::learn::{LearnArgs, PolicyArgs};
 use crate::rules::RulesCommand;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Make hypercalls in the name of a running domain, with nothing installed in it
     Inject(InjectArgs),
+    /// Measure the detection: benign workloads and rehearsed attacks on a real Xen
+    Eval(EvalArgs),
     /// Let a machine go on that a rule has stopped
     Resume,
     /// Have the running engine load its rules again

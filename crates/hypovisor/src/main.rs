@@ -6,6 +6,7 @@
 mod attach;
 mod cli;
 mod detect;
+mod eval;
 mod inject;
 mod lab;
 mod learn;
@@ -53,6 +54,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Learn(args) => learn::learn(&args),
         Command::Policy(args) => learn::policy(&args),
         Command::Inject(args) => inject::inject(&args),
+        Command::Eval(args) => eval::eval(&args),
         Command::Resume => remote::resume(),
         Command::Reload => remote::reload(),
         Command::Lab { command: LabCommand::Fetch(args) } => lab::fetch(&args),

@@ -2,6 +2,7 @@
 
 use hypovisor_event::record::{Caller, CallerMode, Entry, Exit, Record};
 use hypovisor_event::verdict::{Intervention, Verdict};
+use hypovisor_rules::Rules;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -57,6 +58,29 @@ fn sink() -> AlertSink<Nowhere, Vec<Report>> {
     AlertSink { inner: Nowhere::default(), alerter: Some(Alerter::replaying(detection, Vec::new())) }
 }
 
+/// A rate, a sequence, a condition on the result, and one that asks for a call to be refused.
+fn rules() -> Rules {
+    let rule = |id: &str, rest: &str| {
+        let text = format!(
+            "id: {id}\ntitle: t\ndescription: d\nblind_spots: b\nreferences: [CVE-2017-7228]\nseverity: high\ntags: []\n{rest}"
+        );
+        (format!("{id}.yaml").into(), text)
+    };
+    let sequence = "sequence: {within: 1s, steps: [{on: console_io}, {on: iret, when: cpl == 3}, {on: console_io, when: result == 0}]}";
+    let texts = vec![
+        rule("RATE", "on: '*'\nrate: {count: 3, within: 1ms}"),
+        rule("SEQUENCE", sequence),
+        rule("RESULT", "on: sched_op\nwhen: errno == 'EPERM'"),
+        rule("DENY", "on: console_io\nwhen: domain == 2\naction: deny\nerrno: EPERM"),
+    ];
+    Rules::from_texts(texts).unwrap()
+}
+
+fn sink_with_rules() -> AlertSink<Nowhere, Vec<Report>> {
+    let detection = Detection::default().with_profile(&profile()).with_rules(rules().into());
+    AlertSink { inner: Nowhere::default(), alerter: Some(Alerter::replaying(detection, Vec::new())) }
+}
+
 /// What is raised on calls that enter and end one after the other.
 fn raised(calls: &[Call<'_>]) -> Vec<Report> {
     let mut sink = sink();
@@ -106,6 +130,32 @@ fn an_alert_has_the_rule_the_event_and_what_led_to_it() {
     assert_eq!(alert["before"][0]["outcome"], "returned");
     let read: Alert = serde_json::from_str(&lines[0]).unwrap();
     assert_eq!(read.count, 1);
+}
+
+#[test]
+fn a_sequence_tells_its_steps_and_a_rule_what_it_asks_for() {
+    let mut sink = sink_with_rules();
+    let calls = [at(0, CONSOLE), at(1, IRET), at(2, YIELD), at(3, CONSOLE)];
+    for mut call in calls {
+        call.caller.domain = 2;
+        sink.entered(&Call { outcome: Outcome::Unfinished, duration_ns: None, ..call }).unwrap();
+        sink.call(&call).unwrap();
+    }
+    let reports = reports(&mut sink);
+    let alerts = || {
+        reports.iter().filter_map(|report| if let Report::Alert(alert) = report { Some(alert) } else { None })
+    };
+    let sequence = alerts().find(|alert| alert.rule.id == "SEQUENCE").unwrap();
+    let steps: Vec<(u64, bool)> =
+        sequence.steps.iter().map(|step| (step.sequence, step.event.is_some())).collect();
+    assert_eq!((steps.as_slice(), sequence.moment), (&[(0, true), (1, true)][..], AlertMoment::Return));
+    let denied = alerts().find(|alert| alert.rule.id == "DENY").unwrap();
+    assert_eq!(
+        (denied.rule.action, denied.taken, denied.rule.source),
+        (Action::Deny, ActionTaken::Observed, Source::Rule)
+    );
+    let finding: Value = serde_json::from_str(&lines(AlertFormat::Ocsf, &reports)[0]).unwrap();
+    assert_eq!(finding["vulnerabilities"][0]["cve"]["uid"], "CVE-2017-7228");
 }
 
 #[test]
@@ -247,14 +297,14 @@ proptest! {
     fn a_replay_raises_the_same_alerts(calls in made_up()) {
         static CLOCK: std::sync::OnceLock<Clock> = std::sync::OnceLock::new();
         let clock = CLOCK.get_or_init(Clock::measure);
-        let (mut pairing, mut session) = (Pairing::new(3), sink());
+        let (mut pairing, mut session) = (Pairing::new(3), sink_with_rules());
         for (pcpu, record) in records(&calls) {
             pairing.record(pcpu, record, clock, &mut session).unwrap();
         }
         pairing.finish(clock, &mut session).unwrap();
         let live = lines(AlertFormat::Json, &reports(&mut session));
 
-        let mut again = sink();
+        let mut again = sink_with_rules();
         replay(session.inner.0.into_iter().map(Ok), &mut again).unwrap();
         prop_assert_eq!(lines(AlertFormat::Json, &reports(&mut again)), live);
     }

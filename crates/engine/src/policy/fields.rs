@@ -5,7 +5,7 @@
 
 use hypovisor_abi::decode::{Group, Missing, Sink, Value};
 use hypovisor_abi::xen::XEN;
-use hypovisor_abi::{Case, FlagSet, Int, Scalar, Show, SubOp, SubOpFrom, Tag, Type, Union, Width};
+use hypovisor_abi::{Case, FlagSet, Hypercall, Int, Scalar, Show, SubOp, SubOpFrom, Tag, Type, Union, Width};
 
 use crate::profile::Operation;
 
@@ -98,7 +98,7 @@ fn is_size(name: &str) -> bool {
         || ends.iter().any(|end| name.ends_with(end))
 }
 
-/// The field that a path leads to. `None` if there is none, or several that differ: members of a union that go by one
+/// The field of the guest's that a path leads to. `None` if there is none, or several that differ: members of a union that go by one
 /// name.
 pub(super) fn find(operation: Operation, path: &str) -> Option<&'static Scalar> {
     let call = XEN.call(operation.number)?;
@@ -106,7 +106,7 @@ pub(super) fn find(operation: Operation, path: &str) -> Option<&'static Scalar> 
         operation.sub_op.and_then(|number| call.sub_op(number)).map_or(call.args, |sub_op| sub_op.args);
     let parts: Vec<&str> = path.split('.').collect();
     let (first, rest) = parts.split_first()?;
-    let mut found = Vec::new();
+    let (mut found, operation) = (Vec::new(), Selected::of(call, operation));
     for arg in args.iter().filter(|arg| arg.name == plain(first)) {
         within(&arg.ty, rest, operation, &mut found);
     }
@@ -133,15 +133,19 @@ fn plain(part: &str) -> &str {
 }
 
 /// Collects the integers that the rest of a path leads to. The recursion follows the tables, which have no circle.
-fn within(ty: &'static Type, rest: &[&str], operation: Operation, found: &mut Vec<&'static Scalar>) {
+fn within(ty: &'static Type, rest: &[&str], operation: Selected, found: &mut Vec<&'static Scalar>) {
     match ty {
         Type::Int(scalar) if rest.is_empty() => found.push(scalar),
         Type::Int(_) | Type::Chars(_) | Type::Bytes(_) => {}
-        Type::Handle(handle) | Type::Tail(handle) => within(handle.to, rest, operation, found),
+        Type::Handle(handle) | Type::Tail(handle) if handle.direction.is_in() => {
+            within(handle.to, rest, operation, found);
+        }
+        Type::Handle(_) | Type::Tail(_) => {}
         Type::Array(array) => within(array.of, rest, operation, found),
         Type::PerWidth(types) => types.iter().for_each(|ty| within(ty, rest, operation, found)),
         Type::Struct(structure) => {
-            structure.fields.iter().for_each(|field| member(field.name, &field.ty, rest, operation, found));
+            let supplied = structure.fields.iter().filter(|field| field.direction.is_in());
+            supplied.for_each(|field| member(field.name, &field.ty, rest, operation, found));
         }
         Type::Union(union) => live_cases(union, operation).for_each(|case| match case.name {
             // It goes by the name of the field that is the union.
@@ -157,7 +161,7 @@ fn member(
     name: &str,
     ty: &'static Type,
     rest: &[&str],
-    operation: Operation,
+    operation: Selected,
     found: &mut Vec<&'static Scalar>,
 ) {
     let Some((first, further)) = rest.split_first() else { return };
@@ -169,12 +173,49 @@ fn member(
     }
 }
 
-/// The members that there can be: all, unless the sub-op says which.
-fn live_cases(union: &'static Union, operation: Operation) -> impl Iterator<Item = &'static Case> {
-    let selects = move |case: &Case| operation.sub_op.is_some_and(|number| case.when.contains(&number));
-    let by_sub_op = matches!(union.tag, Tag::SubOp);
+/// A sub-op, as what selects the members of unions.
+#[derive(Clone, Copy)]
+struct Selected {
+    number: Option<u64>,
+    /// The field that holds it, if it stands in memory.
+    field: Option<&'static str>,
+}
+
+impl Selected {
+    fn of(call: &'static Hypercall, operation: Operation) -> Self {
+        let holder = match call.sub_ops.map(|sub_ops| sub_ops.from) {
+            Some(SubOpFrom::Memory { index }) => call.args.get(usize::from(index)).map(|arg| &arg.ty),
+            Some(SubOpFrom::FirstBuffer { ty, .. }) => Some(ty),
+            _ => None,
+        };
+        let holder = match holder {
+            Some(Type::Handle(handle)) => Some(handle.to),
+            other => other,
+        };
+        let field = match holder {
+            Some(Type::Struct(structure)) => structure.fields.first().map(|field| field.name),
+            _ => None,
+        };
+        Self { number: operation.sub_op, field }
+    }
+
+    fn selects(self, union: &Union) -> Option<u64> {
+        match union.tag {
+            Tag::SubOp => self.number,
+            Tag::Field(field) if self.field == Some(field) => self.number,
+            Tag::Bits { field, mask } if self.field == Some(field) => self.number.map(|number| number & mask),
+            Tag::Field(_) | Tag::Bits { .. } => None,
+        }
+    }
+}
+
+/// The members that the guest can supply: all, unless the sub-op says which.
+fn live_cases(union: &'static Union, operation: Selected) -> impl Iterator<Item = &'static Case> {
+    let tag = operation.selects(union);
+    let selects = move |case: &Case| tag.is_some_and(|tag| case.when.contains(&tag));
     let any = union.cases.iter().any(selects);
-    union.cases.iter().filter(move |case| !by_sub_op || selects(case) || (!any && case.when.is_empty()))
+    let supplied = union.cases.iter().filter(|case| case.direction.is_in());
+    supplied.filter(move |case| tag.is_none() || selects(case) || (!any && case.when.is_empty()))
 }
 
 /// The names of what is set in `word`.
@@ -213,7 +254,7 @@ pub(super) fn limited_paths(operation: Operation) -> Vec<String> {
         name: &'static str,
         path: &str,
         lists: usize,
-        of: Operation,
+        of: Selected,
         paths: &mut Vec<String>,
     ) {
         let below = |name: &str| match (path, name) {
@@ -249,7 +290,8 @@ pub(super) fn limited_paths(operation: Operation) -> Vec<String> {
     let args =
         operation.sub_op.and_then(|number| call.sub_op(number)).map_or(call.args, |sub_op| sub_op.args);
     let mut paths = Vec::new();
-    args.iter().for_each(|arg| collect(&arg.ty, arg.name, arg.name, 0, operation, &mut paths));
+    args.iter()
+        .for_each(|arg| collect(&arg.ty, arg.name, arg.name, 0, Selected::of(call, operation), &mut paths));
     paths.retain(|path| find(operation, path).is_some());
     paths
 }

@@ -164,7 +164,7 @@ impl Writer<'_> {
         let title = format!("A {} makes a sub-op of {} that does not exist", self.who.title, call.name);
         let unknown: Vec<u64> =
             listed.iter().copied().filter(|number| call.sub_op(*number).is_none()).collect();
-        let condition = format!("!has(sub_op){}", none_of("sub_op_number", &unknown));
+        let condition = format!("has(sub_op_number) && !has(sub_op){}", none_of("sub_op_number", &unknown));
         self.write_rule(
             &format!("{}.unknown", call.name),
             &title,
@@ -195,7 +195,6 @@ impl Writer<'_> {
         // Xen keeps its own state in the arguments of a call that it has the guest issue again.
         let condition = format!("!continuation && ({})", conditions.join(" || "));
         let id = limits_id(operation);
-        let id = format!("{id}.limits");
         self.write_rule(
             &id,
             &title,

@@ -118,12 +118,12 @@ fn what_was_learned_breaks_nothing_and_what_is_taken_out_does() {
     assert_eq!(without(&|entry| drop(entry.allowed.remove("multicall"))), ["policy.pv.calls"]);
     let sub_op = "grant_table_op/GNTTABOP_map_grant_ref";
     assert_eq!(without(&|entry| drop(entry.allowed.remove(sub_op))), ["policy.pv.grant_table_op.sub-ops"]);
-    let limits = ["policy.pv.GNTTABOP_map_grant_ref.limits"];
+    let limits = ["policy.pv.GNTTABOP_map_grant_ref"];
     assert_eq!(
         without(&|entry| entry.allowed.get_mut(sub_op).unwrap().flags.values_mut().for_each(Vec::clear)),
         limits
     );
-    let limits = ["policy.pv.XENMEM_populate_physmap.limits"];
+    let limits = ["policy.pv.XENMEM_populate_physmap"];
     let populate = "memory_op/XENMEM_populate_physmap";
     assert_eq!(
         without(&|entry| entry.allowed.get_mut(populate).unwrap().max.values_mut().for_each(|max| *max = 0)),
@@ -156,7 +156,19 @@ fn any_call_makes_rules_whatever_its_name() {
         limits.max.extend(fields::limited_paths(operation).into_iter().map(|path| (path, 0)));
     }
     let rules = policy.to_rules(&Domains::default(), true).unwrap();
-    assert!(rules.iter().filter(|rule| rule.id.ends_with(".limits")).count() > 100);
+    assert!(rules.iter().filter(|rule| rule.title.ends_with("than the policy allows")).count() > 100);
+}
+
+#[test]
+fn a_sub_op_that_could_not_be_read_breaks_nothing() {
+    let text = "version: 1\nentries: [{kind: pv, calls: {domctl/XEN_DOMCTL_pausedomain: {}, sched_op/SCHEDOP_yield: {}}}]";
+    let rules = Policy::from_yaml(text).unwrap().to_rules(&Domains::default(), false).unwrap();
+    let mut alerter =
+        Alerter::replaying(Detection::default().with_policy(rules.into()), Vec::<Report>::new());
+    alerter.entered(&call(36, [0x1000, 0, 0, 0, 0, 0], Outcome::Unfinished)).unwrap();
+    assert!(alerter.totals().is_empty());
+    alerter.entered(&call(29, [77, 0, 0, 0, 0, 0], Outcome::Unfinished)).unwrap();
+    assert_eq!(alerter.totals()[0].rule.id, "policy.pv.sched_op.unknown");
 }
 
 #[test]
@@ -214,4 +226,46 @@ fn mistakes_are_told_with_their_line() {
     ] {
         assert_eq!(Policy::from_yaml(text).unwrap_err(), error);
     }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_survived(pieces in proptest::collection::vec(piece(), 0..40)) {
+        if let Ok(policy) = Policy::from_yaml(&pieces.concat()) {
+            let _ = policy.to_rules(&Domains::default(), true);
+            let _ = Policy::from_yaml(&policy.to_yaml()).unwrap();
+        }
+    }
+}
+
+/// What policies consist of, and what they do not.
+fn piece() -> impl proptest::strategy::Strategy<Value = String> {
+    const PIECES: [&str; 24] = [
+        "version: 1\n",
+        "entries:\n",
+        "  - kind: pv\n",
+        "  - name: \"a\\n\"\n",
+        "    calls:\n",
+        "      memory_op: {}\n",
+        "      memory_op/XENMEM_exchange:\n",
+        "        max: {arg.in.nr_extents: 5}\n",
+        "        flags: {arg.in.mem_flags: []}\n",
+        "      hypercall_70: {}\n",
+        "      sched_op/99: {}\n",
+        "{",
+        "}",
+        "[",
+        "]",
+        ": ",
+        "- ",
+        "&a ",
+        "*a",
+        "!x ",
+        "\"",
+        "'",
+        "\t",
+        "|\n",
+    ];
+    use proptest::prelude::*;
+    prop_oneof![4 => (0..PIECES.len()).prop_map(|at| PIECES[at].to_owned()), 1 => any::<String>()]
 }

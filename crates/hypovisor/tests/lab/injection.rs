@@ -1,13 +1,8 @@
 //! Calls injected into running guests return what they should, and the guests are as if nothing had been.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-
 use hypovisor_engine::remote::{Ended, Engine, InjectionRequest, Request, Status};
-use hypovisor_lab::guests;
 
-use crate::support::{hypovisor, one_machine};
+use crate::support::{LabRun, one_machine};
 
 /// Runs `intact` as a PV and as a PVH guest, which look at themselves after every call of theirs, and shows what they found.
 const SCRIPT: &str = "set -e
@@ -69,37 +64,6 @@ fn samples() -> [Sample; 5] {
     ]
 }
 
-struct LabRun {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-    engine: PathBuf,
-}
-
-impl LabRun {
-    fn start(dir: &Path) -> Self {
-        let (files, runtime, script) = (dir.join("files"), dir.join("runtime"), dir.join("script"));
-        guests::build(&files).unwrap();
-        std::fs::create_dir(&runtime).unwrap();
-        std::fs::write(&script, SCRIPT).unwrap();
-        let mut command = hypovisor();
-        command.args(["lab", "run", "--files"]).arg(&files).arg("--script").arg(&script);
-        command.env("XDG_RUNTIME_DIR", &runtime).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, engine: runtime }
-    }
-
-    fn next_line(&mut self, start: &str) -> String {
-        let found = self.lines.by_ref().map(Result::unwrap).find(|line| line.starts_with(start));
-        found.unwrap_or_else(|| panic!("nothing more was said, and no {start}"))
-    }
-
-    fn engine(&self) -> Engine {
-        let session = std::fs::read_dir(&self.engine).unwrap().next().unwrap().unwrap().path();
-        Engine::connect(&session.join("engine")).unwrap()
-    }
-}
-
 /// So many calls, the samples in turn; every one has to end with the right result.
 fn inject(engine: &mut Engine, domain: u16, count: u64) {
     let samples = samples();
@@ -121,7 +85,7 @@ fn inject(engine: &mut Engine, domain: u16, count: u64) {
 fn a_guest_is_as_before_through_a_hundred_thousand_injections() {
     let _machine = one_machine();
     let dir = tempfile::tempdir().unwrap();
-    let mut run = LabRun::start(dir.path());
+    let mut run = LabRun::start(dir.path(), SCRIPT, &[]);
     for (guest, count) in [("PV", 100_000), ("PVH", 2_000)] {
         let ready = run.next_line("ready ");
         let domain = ready.trim_start_matches("ready ").parse().unwrap();
@@ -133,5 +97,5 @@ fn a_guest_is_as_before_through_a_hundred_thousand_injections() {
         let found = run.next_line("intact: calls=");
         assert!(found.contains("differences=0 "), "{guest}: {found}");
     }
-    assert!(run.child.wait().unwrap().success());
+    assert!(run.wait().success());
 }
