@@ -4,6 +4,7 @@
 //! sensor asks twice at most: for hooks, when L1 runs its first code in the kernel half, and for the layout of
 //! L1's structures, at the first hypercall.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,12 +19,13 @@ use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_l1::{DiscoverError, Image, ImageError, Layout, Profile, ProfileError, VmEntryKind};
 use hypovisor_machine::{Gva, RamLayout, VirtualMemory};
 use hypovisor_mapping::{Access, Mapping, MappingError, Ram, create_memfd};
+use hypovisor_verdict::GuestKind;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::call::{CallId, CallSink};
 use crate::clock::Clock;
-use crate::domains::Domains;
+use crate::domains::{DomainKind, Domains};
 use crate::drain::Drain;
 pub use crate::note::Note;
 use crate::qmp::{Qmp, QmpError, RamMap};
@@ -125,6 +127,8 @@ pub struct Session {
     /// QEMU's monitor, to stop L1 with.
     monitor: Option<PathBuf>,
     paused: Option<CallId>,
+    /// The kinds of domains that the sensor has been told, once it judges by rules.
+    told: Option<BTreeMap<u16, DomainKind>>,
     drain: Drain,
     clock: Clock,
     closed: bool,
@@ -166,6 +170,7 @@ impl Session {
             remote: None,
             monitor: None,
             paused: None,
+            told: None,
             drain: Drain::new(consumers?),
             clock: Clock::measure(),
             closed: false,
@@ -215,6 +220,7 @@ impl Session {
     /// # Errors
     /// When the sensor is gone or memory is short.
     pub fn set_rules(&mut self, compiled: Option<&[u8]>, enforce: bool) -> Result<(), SessionError> {
+        self.told = compiled.map(|_| BTreeMap::new());
         let bytes = compiled.map_or(0, |compiled| compiled.len() as u64);
         let message = Message::Rules { enforce, bytes };
         let Some(compiled) = compiled else { return Ok(control::send(&self.socket, &message, &[])?) };
@@ -222,6 +228,20 @@ impl Session {
         let mapping = Mapping::new(&memory, 0, compiled.len(), Access::ReadWrite)?;
         let _ = mapping.copy_in(0, compiled);
         Ok(control::send(&self.socket, &message, &[memory.as_fd()])?)
+    }
+
+    /// Tells the sensor what kinds of guests the domains are, as it becomes known: before they run, for those that are
+    /// created while this engine watches.
+    fn tell_kinds(&mut self) {
+        let Some(told) = &mut self.told else { return };
+        for domain in self.note.domains.iter() {
+            if told.get(&domain.id) != Some(&domain.kind) {
+                told.insert(domain.id, domain.kind);
+                let message = Message::DomainKind { domain: domain.id, kind: guest_kind(domain.kind) as u8 };
+                // If the sensor is gone, the next answer that is awaited from it says so.
+                let _ = control::send(&self.socket, &message, &[]);
+            }
+        }
     }
 
     /// Where QEMU's monitor listens: needed for rules that pause L1.
@@ -306,7 +326,9 @@ impl Session {
         let domains = &mut self.note.domains;
         let mut learning = Learning { domains, remote: &mut self.remote, clock, paused: None, sink };
         let round = self.drain.round(clock, &mut learning).map_err(StepError::Sink)?;
-        if let Some(call) = learning.paused {
+        let paused = learning.paused;
+        self.tell_kinds();
+        if let Some(call) = paused {
             self.pause(call).map_err(StepError::Session)?;
         }
         if self.closed && round.records == 0 {
@@ -454,6 +476,16 @@ impl<S: CallSink> CallSink for Learning<'_, S> {
 
     fn loss(&mut self, loss: &crate::call::Loss) -> Result<(), S::Error> {
         self.sink.loss(loss)
+    }
+}
+
+/// A domain's kind, as rules have it.
+pub(crate) const fn guest_kind(kind: DomainKind) -> GuestKind {
+    match kind {
+        DomainKind::Pv => GuestKind::Pv,
+        DomainKind::Pvh => GuestKind::Pvh,
+        DomainKind::Hvm => GuestKind::Hvm,
+        DomainKind::Unknown => GuestKind::Unknown,
     }
 }
 

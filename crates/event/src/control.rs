@@ -15,7 +15,7 @@
 //!     ├── Note (any time: kept for the next engine, returned in Hello) ▶│
 //!     ├── Rules (any time: + the compiled rules as a descriptor) ─────▶│
 //!     ├── Inject (any time; its end comes through a ring) ────────────▶│
-//!     ├── CancelInjection, Release ───────────────────────────────────▶│
+//!     ├── CancelInjection, Release, DomainKind ───────────────────────▶│
 //! ```
 //!
 //! While a `Need…` is open the asking vCPU waits, for a bounded time.
@@ -181,6 +181,13 @@ pub enum Message {
         /// Bytes in the memfd.
         bytes: u64,
     },
+    /// Engine: what kind of guest a domain is, which the sensor cannot see.
+    DomainKind {
+        /// Its id.
+        domain: u16,
+        /// As `hypovisor_verdict::GuestKind` numbers them.
+        kind: u8,
+    },
     /// Engine: make this call when the domain next makes one.
     Inject(Injection),
     /// Engine: forget this injection if it has not begun.
@@ -205,6 +212,7 @@ mod kind {
     pub(super) const INJECT: u64 = 10;
     pub(super) const CANCEL_INJECTION: u64 = 11;
     pub(super) const RELEASE: u64 = 12;
+    pub(super) const DOMAIN_KIND: u64 = 13;
 }
 
 /// Why talking to the other side failed.
@@ -251,6 +259,9 @@ impl Message {
             Self::Inject(injection) => words([vec![kind::INJECT], injection.to_words()].concat()),
             Self::CancelInjection { id } => words(vec![kind::CANCEL_INJECTION, *id]),
             Self::Release => words(vec![kind::RELEASE]),
+            Self::DomainKind { domain, kind } => {
+                words(vec![kind::DOMAIN_KIND, u64::from(*domain), u64::from(*kind)])
+            }
         }
     }
 
@@ -296,6 +307,9 @@ impl Message {
             kind::INJECT => Self::Inject(Injection::from_words(words.get(1..)?)?),
             kind::CANCEL_INJECTION => Self::CancelInjection { id: word(1)? },
             kind::RELEASE => Self::Release,
+            kind::DOMAIN_KIND => {
+                Self::DomainKind { domain: word(1)?.try_into().ok()?, kind: word(2)?.try_into().ok()? }
+            }
             _ => return None,
         })
     }

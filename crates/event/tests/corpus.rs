@@ -28,7 +28,7 @@ fn every_message_has_a_seed_and_every_seed_is_read() {
     }
 }
 
-fn messages() -> [(&'static str, Message); 13] {
+fn messages() -> [(&'static str, Message); 14] {
     let hello = Hello {
         protocol: PROTOCOL,
         pid: 42,
@@ -72,5 +72,6 @@ fn messages() -> [(&'static str, Message); 13] {
         ("inject", Message::Inject(injection)),
         ("cancel_injection", Message::CancelInjection { id: 7 }),
         ("release", Message::Release),
+        ("domain_kind", Message::DomainKind { domain: 3, kind: 1 }),
     ]
 }

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use hypovisor_engine::alert::{
     ActionTaken, AlertError, AlertFormat, AlertOutput, AlertSink, AlertWriter, Alerter, Detection, Report,
     Severity,
 };
+use hypovisor_engine::domains::Domains;
+use hypovisor_engine::policy::Policy;
 use hypovisor_engine::profile::Profile;
 use hypovisor_engine::remote::Request;
 use hypovisor_engine::session::Session;
@@ -32,11 +34,14 @@ pub(crate) struct DetectArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) rules: Option<PathBuf>,
     /// What becomes of calls that a rule would deny or pause
-    #[arg(long, value_enum, default_value = "observe", requires = "rules")]
+    #[arg(long, value_enum, default_value = "observe")]
     pub(crate) enforce: EnforceArg,
     /// Look for deviations from this profile (`hypovisor learn`)
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
+    /// Only what this policy lists is expected (`hypovisor policy`); with --enforce deny, the rest is refused
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
     /// Append alerts to this file; without it they are shown on standard error
     #[arg(long, value_name = "FILE")]
     pub(crate) alerts: Option<PathBuf>,
@@ -82,6 +87,8 @@ pub(crate) struct Detecting {
     args: DetectArgs,
     rules: Option<Arc<Rules>>,
     profile: Option<Profile>,
+    /// The policy, as rules.
+    policy: Option<Arc<Rules>>,
     ticked: Instant,
 }
 
@@ -89,11 +96,20 @@ impl Detecting {
     /// Loads and checks all of it.
     pub(crate) fn load(args: &DetectArgs) -> anyhow::Result<Self> {
         let rules = args.rules.as_deref().map(Rules::load).transpose()?.map(Arc::new);
-        if let Some(rules) = &rules {
-            rules.for_sensor(args.enforce.into())?;
+        let deny = args.enforce != EnforceArg::Observe;
+        let policy = args.policy.as_deref().map(Policy::load).transpose()?;
+        let policy =
+            policy.map(|policy| policy.to_rules(&Domains::default(), deny)).transpose()?.map(Arc::new);
+        if deny && rules.is_some() && policy.is_some() {
+            bail!(
+                "a policy and rules cannot both be enforced yet: the sensor takes one set; leave one of them out"
+            );
+        }
+        for set in [&rules, &policy].into_iter().flatten() {
+            set.for_sensor(args.enforce.into())?;
         }
         let profile = args.profile.as_deref().map(Profile::load).transpose()?;
-        Ok(Self { args: args.clone(), rules, profile, ticked: Instant::now() })
+        Ok(Self { args: args.clone(), rules, profile, policy, ticked: Instant::now() })
     }
 
     /// Puts what looks for attacks before `output`.
@@ -106,7 +122,8 @@ impl Detecting {
 
     /// Tells the sensor what to refuse.
     pub(crate) fn arm(&self, session: &mut Session) -> anyhow::Result<()> {
-        let Some(rules) = &self.rules else { return Ok(()) };
+        let blocking = if self.rules.is_some() { &self.rules } else { &self.policy };
+        let Some(rules) = blocking else { return Ok(()) };
         let enforce = self.args.enforce.into();
         let blocking = rules.for_sensor(enforce)?;
         let compiled = (!blocking.is_empty()).then(|| blocking.to_bytes());
@@ -185,6 +202,9 @@ impl Detecting {
         let mut detection = Detection::default();
         if let Some(rules) = &self.rules {
             detection = detection.with_rules(rules.clone());
+        }
+        if let Some(policy) = &self.policy {
+            detection = detection.with_policy(policy.clone());
         }
         if let Some(profile) = &self.profile {
             detection = detection.with_profile(profile);

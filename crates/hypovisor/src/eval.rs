@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use hypovisor_abi::Width;
 use hypovisor_campaign::{Campaign, Target};
-use hypovisor_engine::remote::Engine;
+use hypovisor_engine::remote::{Engine, Request};
 use hypovisor_rules::Rules;
 
 use crate::FINDINGS;
@@ -197,6 +197,9 @@ fn rehearse(lab: &mut LabRun, campaigns: &[Campaign]) -> anyhow::Result<(Vec<Mad
         };
         say(&format!("campaign {} of {}: {}", index + 1, campaigns.len(), campaign.id));
         let at = At { domain, vcpu: None, width: Width::Bits64, force: false };
+        // Rates and sequences begin anew: what an earlier campaign did must not count for this one.
+        engine.ask(&Request::ReloadRules {})?;
+        engine.answer()?;
         let from_ns = now_ns();
         let outcome = campaign::run(&mut engine, campaign, &at, &mut |_| {})?;
         std::thread::sleep(BETWEEN);

@@ -276,6 +276,7 @@ impl Control {
             Message::CancelInjection { id } => self.injections.cancel(id),
             Message::Rules { enforce, bytes } => self.set_rules(enforce, bytes, fds.first()),
             Message::Release => self.verdicts.release(),
+            Message::DomainKind { domain, kind } => self.verdicts.set_kind(domain, kind),
             // A sensor's own questions; an engine that sends them is confused, and they change nothing.
             Message::Hello(..) | Message::NeedHooks { .. } | Message::NeedLayout { .. } => {}
         }

@@ -4,14 +4,16 @@
 //! to see whether there is another; nothing else is shared unless a call is preempted or L1 is being paused.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hypovisor_verdict::RuleSet;
+use hypovisor_verdict::{GuestKind, RuleSet};
 
 /// Preempted calls remembered, to know a continuation when it comes. The oldest is forgotten: its vCPU died or sleeps.
 const MAX_PREEMPTED: usize = 256;
+/// Domain ids are below this (`DOMID_FIRST_RESERVED`, Xen public/xen.h).
+const DOMAINS: usize = 0x7ff0;
 /// How long the engine may take to stop L1 for a paused call; then the call is refused instead.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -69,6 +71,8 @@ pub(crate) struct Verdicts {
     current: Mutex<Option<Arc<InForce>>>,
     any_preempted: AtomicBool,
     preempted: Mutex<VecDeque<Issue>>,
+    /// What kind of guest each domain is, by id, as [`GuestKind`] numbers them.
+    kinds: Box<[AtomicU8]>,
     pausing: AtomicBool,
     pause: Mutex<Option<Pause>>,
 }
@@ -80,6 +84,7 @@ impl Verdicts {
             current: Mutex::new(None),
             any_preempted: AtomicBool::new(false),
             preempted: Mutex::new(VecDeque::with_capacity(MAX_PREEMPTED + 1)),
+            kinds: (0..DOMAINS).map(|_| AtomicU8::new(GuestKind::Unknown as u8)).collect(),
             pausing: AtomicBool::new(false),
             pause: Mutex::new(None),
         }
@@ -105,6 +110,20 @@ impl Verdicts {
     fn refresh(&self, known: &mut Known, generation: u64) {
         known.rules.clone_from(&lock(&self.current));
         known.generation = generation;
+    }
+
+    /// Notes what kind of guest a domain is.
+    pub(crate) fn set_kind(&self, domain: u16, kind: u8) {
+        if let Some(slot) = self.kinds.get(usize::from(domain)) {
+            slot.store(kind, Ordering::Relaxed);
+        }
+    }
+
+    /// What kind of guest a domain is, as far as the engine has told.
+    pub(crate) fn kind(&self, domain: u16) -> GuestKind {
+        let kind = self.kinds.get(usize::from(domain)).map(|slot| slot.load(Ordering::Relaxed));
+        let known = kind.and_then(|kind| GuestKind::ALL.get(usize::from(kind)));
+        known.copied().unwrap_or_default()
     }
 
     /// L1 has preempted a call, which will be issued again like this.
@@ -210,6 +229,16 @@ mod tests {
         assert_eq!(verdicts.waiting(&call(1)), Waiting::Pass);
         assert!(!verdicts.is_pausing());
         assert_eq!(verdicts.waiting(&call(1)), Waiting::No);
+    }
+
+    #[test]
+    fn a_domain_is_of_the_kind_it_was_told() {
+        let verdicts = Verdicts::new();
+        verdicts.set_kind(5, GuestKind::Pvh as u8);
+        verdicts.set_kind(u16::MAX, 1);
+        verdicts.set_kind(6, 200);
+        let kinds = [5, 6, u16::MAX].map(|domain| verdicts.kind(domain));
+        assert_eq!(kinds, [GuestKind::Pvh, GuestKind::Unknown, GuestKind::Unknown]);
     }
 
     #[test]

@@ -38,9 +38,9 @@ saving() {
 
 life_cycles() {
     for round in 1 2 3; do
-        xl create /lab/files/known-pv.cfg && sleep 2 && xl create /lab/files/known-pvh.cfg && sleep 4 || return 1
-        xl destroy known-pv 2>/dev/null
-        xl destroy known-pvh 2>/dev/null
+        xl create /lab/files/hold-pv.cfg && xl create /lab/files/hold-pvh.cfg && sleep 2 || return 1
+        xl destroy hold-pv
+        xl destroy hold-pvh || return 1
     done
     true
 }

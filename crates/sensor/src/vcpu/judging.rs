@@ -50,6 +50,7 @@ struct Judgement<'a> {
     rules: &'a InForce,
     call: &'a Entering,
     pcpu: u32,
+    kind: GuestKind,
     continuation: bool,
     decided: Option<(RuleIndex, Action)>,
 }
@@ -63,8 +64,8 @@ impl Judge for Judgement<'_> {
             call: &call,
             caller: self.call.caller,
             pcpu: self.pcpu,
-            // PVH and HVM look the same from here; the compiler refuses a blocking rule that asks.
-            kind: if mode.is_pv() { GuestKind::Pv } else { GuestKind::Unknown },
+            // PVH and HVM look the same from here: the engine has told which it is.
+            kind: if mode.is_pv() { GuestKind::Pv } else { self.kind },
             privileged: self.call.caller.domain == DOM0,
             inner: self.call.parent.is_some(),
             continuation: self.continuation,
@@ -145,7 +146,8 @@ impl VcpuSensor {
                     call.continuation.unwrap_or_else(|| self.control.verdicts().continues(&issue_of(call)));
                 self.inner_continues = continuation;
                 let pcpu = self.index as u32;
-                let mut judgement = Judgement { rules, call, pcpu, continuation, decided: None };
+                let guest = self.control.verdicts().kind(call.caller.domain);
+                let mut judgement = Judgement { rules, call, pcpu, kind: guest, continuation, decided: None };
                 let judge: &mut dyn Judge = &mut judgement;
                 pending.recorded = self.recorder.entry(ram, kind, &mut entry, capture.as_ref(), Some(judge));
                 let decided = judgement.decided.filter(|_| rules.enforce);
