@@ -5,6 +5,7 @@
 
 mod gdb;
 mod lab;
+mod rules;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -22,6 +23,8 @@ use lab::{Bench, NullTicks, Way};
 pub(crate) enum Measurement {
     /// A hypercall that does next to nothing, by a PV guest in a loop
     Null,
+    /// The same with 500 rules loaded, and with the call denied
+    Rules,
     /// From QEMU's start to a shell in dom0 with the toolstack up
     Boot,
     /// Real calls through the engine, decoded and recorded, on one core
@@ -46,6 +49,9 @@ pub(crate) fn bench(only: &[Measurement]) -> anyhow::Result<()> {
     if wanted(Measurement::Null) {
         all["null_hypercall"] = null_hypercall(&bench)?;
     }
+    if wanted(Measurement::Rules) {
+        all["rules"] = with_rules(&bench)?;
+    }
     if wanted(Measurement::Boot) {
         all["boot"] = boot(&bench)?;
     }
@@ -64,10 +70,11 @@ fn read_results(path: &Path) -> Value {
     read.unwrap_or_else(|| json!({}))
 }
 
-fn null_hypercall(bench: &Bench) -> anyhow::Result<Value> {
+/// Ticks of a null hypercall in three ways, measured in turn: the medians of all rounds' medians and of their leasts.
+fn in_turn(bench: &Bench, ways: [Way; 3]) -> anyhow::Result<([u64; 3], [u64; 3])> {
     let mut measured: [Vec<NullTicks>; 3] = Default::default();
     for _ in 0..NULL_ROUNDS {
-        for (way, measured) in Way::ALL.into_iter().zip(&mut measured) {
+        for (way, measured) in ways.into_iter().zip(&mut measured) {
             measured.push(bench.null_ticks(way)?);
         }
     }
@@ -75,7 +82,31 @@ fn null_hypercall(bench: &Bench) -> anyhow::Result<Value> {
         measured.each_ref().map(|all| median(&mut all.iter().map(|ticks| ticks.median).collect::<Vec<_>>()));
     let least =
         measured.each_ref().map(|all| median(&mut all.iter().map(|ticks| ticks.least).collect::<Vec<_>>()));
-    let ratio = |ticks: u64, to: u64| ticks as f64 / to as f64;
+    Ok((medians, least))
+}
+
+fn ratio(ticks: u64, to: u64) -> f64 {
+    ticks as f64 / to as f64
+}
+
+fn with_rules(bench: &Bench) -> anyhow::Result<Value> {
+    let (medians, least) = in_turn(bench, Way::RULES)?;
+    let figures = |ticks: [u64; 3]| {
+        json!({
+            "none_ticks": ticks[0],
+            "rules_500_ticks": ticks[1],
+            "denied_ticks": ticks[2],
+            "rules_500_ratio": ratio(ticks[1], ticks[0]),
+            "denied_ratio": ratio(ticks[2], ticks[1]),
+        })
+    };
+    let mut all = figures(medians);
+    all["least"] = figures(least);
+    Ok(all)
+}
+
+fn null_hypercall(bench: &Bench) -> anyhow::Result<Value> {
+    let (medians, least) = in_turn(bench, Way::ALL)?;
     Ok(json!({
         "unmonitored_ticks": medians[0],
         "empty_hook_ticks": medians[1],

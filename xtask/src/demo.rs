@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use crate::build::{self, Profile};
 
+mod attacks;
+
 /// What dom0 does: each guest boots, works a little and shuts down, while Xen takes a trace of its own. The trace is
 /// the only thing on standard output. A PVH Linux has been seen to panic in its first user process (one boot in eight;
 /// the cause is not known, QEMU's emulation of SVM is suspected), so it gets a second try.
@@ -35,13 +37,16 @@ pub(crate) fn demo() -> anyhow::Result<()> {
     say("booting Xen 4.20 with dom0; then a PV and a PVH guest, one after the other")?;
     let (recording, trace) = record(&hypovisor, &dir)?;
     let witness = compare(&hypovisor, &recording, &trace)?;
-    let summary = summarise(&hypovisor, &recording, &witness, &dir)?;
-    build::run(
-        Command::new(&hypovisor).arg("report").arg(&recording).arg("-o").arg(dir.join("report.html")),
-    )?;
+    say("rehearsing a dozen attacks on a running PV guest; calls with pointers into Xen are denied")?;
+    let attacks = attacks::rehearse(&hypovisor, &dir)?;
+    let summary = summarise(&hypovisor, &recording, &witness, &attacks, &dir)?;
+    report(&hypovisor, &recording, &attacks, &dir)?;
     show(&hypovisor, &recording, &summary, &dir, started)?;
     if summary["dropped"] != 0 || witness["exact"] != true {
         bail!("not every hypercall was seen");
+    }
+    if !attacks::succeeded(&attacks) {
+        bail!("not every attack was seen, or none was denied");
     }
     Ok(())
 }
@@ -84,11 +89,28 @@ fn compare(hypovisor: &Path, recording: &Path, trace: &Path) -> anyhow::Result<V
     json_of(&mut witness)
 }
 
-fn summarise(hypovisor: &Path, recording: &Path, witness: &Value, dir: &Path) -> anyhow::Result<Value> {
+/// The recording's report, with what the rehearsal came to.
+fn report(hypovisor: &Path, recording: &Path, attacks: &Value, dir: &Path) -> anyhow::Result<()> {
+    let path = dir.join("report.html");
+    build::run(Command::new(hypovisor).arg("report").arg(recording).arg("-o").arg(&path))?;
+    let html = std::fs::read_to_string(&path)?;
+    let section = attacks::section(attacks);
+    std::fs::write(&path, html.replacen("<footer>", &format!("{section}<footer>"), 1))?;
+    Ok(())
+}
+
+fn summarise(
+    hypovisor: &Path,
+    recording: &Path,
+    witness: &Value,
+    attacks: &Value,
+    dir: &Path,
+) -> anyhow::Result<Value> {
     let mut summary = json_of(Command::new(hypovisor).args(["stats", "--json"]).arg(recording))?;
     let manifest: Value = serde_json::from_slice(&std::fs::read(recording.join("recording.json"))?)?;
     summary["hit_cost_ns"] = manifest["hit_cost_ns"].clone();
     summary["witness"] = witness.clone();
+    summary["attacks"] = attacks.clone();
     std::fs::write(dir.join("summary.json"), serde_json::to_string_pretty(&summary)? + "\n")?;
     Ok(summary)
 }
@@ -100,6 +122,10 @@ fn json_of(command: &mut Command) -> anyhow::Result<Value> {
         bail!("hypovisor ended with {}", output.status);
     }
     serde_json::from_slice(&output.stdout).context("hypovisor did not print JSON")
+}
+
+fn count(list: &Value) -> usize {
+    list.as_array().map_or(0, Vec::len)
 }
 
 fn show(
@@ -119,6 +145,9 @@ fn show(
         "cost of a hook hit": format!("{} ns (median; a call has two)", summary["hit_cost_ns"]),
         "Xen's own trace": format!("agrees on {} of {} calls, {} missing, {} extra",
             witness["matched"], witness["window_calls"], witness["missing"], witness["extra"]),
+        "attacks rehearsed": format!("{} campaigns, {} alerts of {} rules, {} calls denied; median {:.1} ms from call to alert",
+            count(&summary["attacks"]["campaigns"]), summary["attacks"]["alerts"], count(&summary["attacks"]["rules"]),
+            summary["attacks"]["denied"], summary["attacks"]["median_alert_ns"].as_f64().unwrap_or(0.0) / 1e6),
         "left in": dir.display().to_string(),
         "took": format!("{:.0} s", started.elapsed().as_secs_f64()),
     });

@@ -18,10 +18,15 @@ pub(crate) enum Way {
     EmptyHook,
     /// Everything captured, decoded and recorded.
     Hypovisor,
+    /// As before, with 500 rules judged in the sensor and in the engine.
+    Rules,
+    /// As before, and one rule more that denies the null hypercall.
+    Denied,
 }
 
 impl Way {
     pub(crate) const ALL: [Self; 3] = [Self::Unmonitored, Self::EmptyHook, Self::Hypovisor];
+    pub(crate) const RULES: [Self; 3] = [Self::Hypovisor, Self::Rules, Self::Denied];
 }
 
 /// Ticks of a null hypercall, over the guest's 200 rounds of 1,000 calls.
@@ -75,7 +80,13 @@ impl Bench {
         match way {
             Way::Unmonitored => run.arg("--unmonitored"),
             Way::EmptyHook => run.arg("--only-hooks"),
-            Way::Hypovisor => {
+            Way::Hypovisor | Way::Rules | Way::Denied => {
+                if way != Way::Hypovisor {
+                    let rules = self.scratch.path().join(format!("{way:?}"));
+                    super::rules::write(&rules, way == Way::Denied)?;
+                    run.args(["--enforce", "deny", "--rules"]).arg(rules);
+                    run.arg("--alerts").arg(self.scratch.path().join("alerts.json"));
+                }
                 let recording = self.recording();
                 if recording.exists() {
                     std::fs::remove_dir_all(&recording)?;
