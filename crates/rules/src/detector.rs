@@ -98,7 +98,7 @@ impl Detector {
         } else {
             *self.calls.entry(domain, &mut 0)
         };
-        if !self.set.interested(facts.call.registers.number) {
+        if !self.set.concerns(&facts.call.registers) {
             return;
         }
         self.judge(facts, moment);

@@ -339,6 +339,12 @@ fn the_sensor_gets_the_rules_that_block() {
     assert!(rules.for_sensor(Enforce::Observe).unwrap().is_empty());
     let set = rules.for_sensor(Enforce::Deny).unwrap();
     assert!(set.interested(12) && !set.interested(29));
+    let concerns = |number, cmd| {
+        let args = [cmd, 0, 0, 0, 0, 0];
+        set.concerns(&hypovisor_abi::capture::Registers { number, args, width: hypovisor_abi::Width::Bits64 })
+    };
+    assert!(concerns(12, 11) && concerns(12, 11 | 5 << 6), "the upper bits are a continuation's");
+    assert!(!concerns(12, 7) && !concerns(29, 11));
     let set = RuleSet::from_bytes(&set.to_bytes()).unwrap();
     let call = Made::new(12, &[11, 0xffff_8300_0000_0000]);
     let mut matched = Vec::new();

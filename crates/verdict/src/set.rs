@@ -10,7 +10,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hypovisor_abi::Width;
+use hypovisor_abi::capture::Registers;
+use hypovisor_abi::xen::XEN;
+use hypovisor_abi::{SubOpFrom, Width};
 
 use crate::facts::{Facts, Moment};
 use crate::machine::{Code, MAX_STEPS_PER_CALL, MAX_STEPS_PER_RULE, Machine, Truth, sub_op_number};
@@ -145,10 +147,42 @@ pub struct RuleSet {
     pub(crate) tables: SetBuilder,
     /// For each number below [`NUMBERS`] its watches.
     by_number: Box<[Range]>,
+    /// For each number below [`NUMBERS`] which of its sub-ops have watches, if a register tells the sub-op.
+    sub_ops: Box<[SubOps]>,
     /// The watches of every call.
     any: Range,
     /// A bit for each rule that is switched off.
     off: Box<[AtomicU64]>,
+}
+
+/// Which sub-operations of a hypercall have watches.
+#[derive(Clone, Copy, Debug)]
+struct SubOps {
+    /// The argument register that holds the sub-op, and the bits of it that count.
+    register: u8,
+    mask: u64,
+    /// A bit for each sub-op below 64; higher ones count as watched.
+    watched: u64,
+}
+
+impl SubOps {
+    /// Nothing is known: every sub-op may be watched.
+    const ALL: Self = Self { register: 0, mask: 0, watched: u64::MAX };
+
+    fn of(number: u16, watches: &[Watch]) -> Self {
+        let from = XEN.call(u64::from(number)).and_then(|call| call.sub_ops).map(|ops| ops.from);
+        let Some(SubOpFrom::Arg { index, mask }) = from else { return Self::ALL };
+        let bit = |watch: &Watch| watch.sub_op.filter(|sub_op| *sub_op < 64).map(|sub_op| 1 << sub_op);
+        let high_or_every = watches.iter().any(|watch| watch.sub_op.is_none_or(|sub_op| sub_op >= 64));
+        let watched = watches.iter().filter_map(bit).fold(0, |all, bit: u64| all | bit);
+        Self { register: index, mask, watched: if high_or_every { u64::MAX } else { watched } }
+    }
+
+    #[inline]
+    fn has(&self, registers: &Registers) -> bool {
+        let sub_op = registers.arg(self.register) & self.mask;
+        sub_op >= 64 || self.watched & 1 << sub_op != 0
+    }
 }
 
 impl Default for RuleSet {
@@ -160,7 +194,8 @@ impl Default for RuleSet {
 impl Clone for RuleSet {
     fn clone(&self) -> Self {
         let off = self.off.iter().map(|word| AtomicU64::new(word.load(Ordering::Relaxed))).collect();
-        Self { tables: self.tables.clone(), by_number: self.by_number.clone(), any: self.any, off }
+        let (by_number, sub_ops) = (self.by_number.clone(), self.sub_ops.clone());
+        Self { tables: self.tables.clone(), by_number, sub_ops, any: self.any, off }
     }
 }
 
@@ -180,8 +215,15 @@ impl RuleSet {
         };
         let by_number = (0..NUMBERS as u16).map(range).collect();
         let any = range(ANY);
+        let sub_ops = (0..NUMBERS as u16)
+            .map(|number| {
+                let Range { start, len } = range(number);
+                let watches = tables.watches.get(start as usize..(start + len) as usize);
+                SubOps::of(number, watches.unwrap_or(&[]))
+            })
+            .collect();
         let off = (0..tables.actions.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { tables, by_number, any, off }
+        Self { tables, by_number, sub_ops, any, off }
     }
 
     /// Whether there is nothing to judge.
@@ -201,6 +243,19 @@ impl RuleSet {
     #[inline]
     pub fn interested(&self, number: u64) -> bool {
         self.any.len > 0 || self.of_number(number).len > 0
+    }
+
+    /// As [`RuleSet::interested`], by the registers: not for calls of a sub-op that no rule concerns.
+    #[must_use]
+    #[inline]
+    pub fn concerns(&self, registers: &Registers) -> bool {
+        self.any.len > 0 || (self.of_number(registers.number).len > 0 && self.concerns_sub_op(registers))
+    }
+
+    #[inline]
+    fn concerns_sub_op(&self, registers: &Registers) -> bool {
+        let number = usize::try_from(registers.number).ok();
+        number.and_then(|number| self.sub_ops.get(number)).is_none_or(|sub_ops| sub_ops.has(registers))
     }
 
     #[inline]

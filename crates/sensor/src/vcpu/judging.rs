@@ -139,7 +139,8 @@ impl VcpuSensor {
         let kind = if call.parent.is_some() { Kind::InnerEntry } else { Kind::Entry };
         let number = call.registers.number;
         let rules = self.control.verdicts().rules(&mut self.known);
-        match rules.filter(|rules| rules.set.interested(number) && number != IRET && settled.is_none()) {
+        match rules.filter(|rules| rules.set.concerns(&call.registers) && number != IRET && settled.is_none())
+        {
             None => pending.recorded = self.recorder.entry(ram, kind, &mut entry, capture.as_ref(), None),
             Some(rules) => {
                 let continuation =
