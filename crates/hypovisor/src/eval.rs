@@ -107,7 +107,7 @@ impl LabRun {
         std::fs::write(&script, text)?;
         let xen = if args.xen == XenArg::V4_17 { "4.17" } else { "4.20" };
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["lab", "run", "--xen", xen, "--domu", "pv,pvh", "--timeout", "3000"]);
+        command.args(["lab", "run", "--xen", xen, "--timeout", "3000"]);
         command.arg("--files").arg(files.path().join("files")).arg("--script").arg(&script);
         command.arg("--rules").arg(&args.rules).arg("--alerts").arg(args.output.join("alerts.json"));
         command.arg("--record").arg(args.output.join("recording"));

@@ -6,6 +6,7 @@
 
 mod blocking;
 mod completeness;
+mod detection;
 mod engine_killed;
 mod guests;
 mod injection;
