@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to be told if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "hypovisor: {error:#}");
+            let _ = writeln!(std::io::stderr(), "hypovisor: {}", in_one_line(&error));
             ExitCode::from(ERROR)
         }
     }
@@ -64,8 +64,32 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     }
 }
 
+/// The error and its causes; a cause that the error before it has told already is not told again.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line
+}
+
 /// A reader like `head` that has seen enough is no error.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let told = anyhow!("gone").context("cannot read x: gone").context("no rules");
+        assert_eq!(in_one_line(&told), "no rules: cannot read x: gone");
+    }
 }
