@@ -64,41 +64,45 @@ pub struct Domains(BTreeMap<u16, Domain>);
 const DOMCTL: u64 = 36;
 /// `XEN_DOMCTL_createdomain` (Xen public/domctl.h).
 const CREATE_DOMAIN: u64 = 1;
+/// `XEN_DOMCTL_destroydomain` (Xen public/domctl.h).
+const DESTROY_DOMAIN: u64 = 2;
 /// `XEN_DOMCTL_CDF_hvm` (Xen public/domctl.h).
 const CDF_HVM: u64 = 1;
 /// `XEN_X86_EMU_HPET` to `XEN_X86_EMU_PIT` (Xen public/arch-x86/xen.h): devices that only HVM guests have.
 const EMULATED_DEVICES: u64 = 0x1fe;
 
 impl Domains {
-    /// Learns from a call: who makes it, and whether it creates a domain.
-    pub fn learn(&mut self, call: &Call<'_>) {
+    /// Learns from a call: who makes it, and whether it creates a domain. Tells which domain it has destroyed, if any;
+    /// that one is kept, because a recording has its calls.
+    pub fn learn(&mut self, call: &Call<'_>) -> Option<u16> {
         let id = call.caller.domain;
         if !self.0.contains_key(&id) {
             let kind = if call.caller.mode.is_pv() { DomainKind::Pv } else { DomainKind::Hvm };
             self.insert(id, kind);
         }
-        if call.registers.number == DOMCTL && call.outcome == Outcome::Returned(0) {
-            self.learn_creation(call);
-        }
+        let done = call.registers.number == DOMCTL && call.outcome == Outcome::Returned(0);
+        if done { self.learn_control(call) } else { None }
     }
 
     #[cold]
-    fn learn_creation(&mut self, call: &Call<'_>) {
+    fn learn_control(&mut self, call: &Call<'_>) -> Option<u16> {
         let captured = call.captured();
-        if decode::identify(&XEN, &captured).sub_op_number != Some(CREATE_DOMAIN) {
-            return;
+        let operation = decode::identify(&XEN, &captured).sub_op_number;
+        let operation = operation.filter(|number| [CREATE_DOMAIN, DESTROY_DOMAIN].contains(number))?;
+        let mut control = Control::default();
+        decode::decode(&XEN, &captured, &mut control);
+        let id = u16::try_from(control.domain).ok()?;
+        if operation == DESTROY_DOMAIN {
+            return Some(id);
         }
-        let mut created = Creation::default();
-        decode::decode(&XEN, &captured, &mut created);
-        if let Ok(id) = u16::try_from(created.domain) {
-            let kind = match (created.flags & CDF_HVM, created.emulation_flags & EMULATED_DEVICES) {
-                (0, _) => DomainKind::Pv,
-                (_, 0) => DomainKind::Pvh,
-                _ => DomainKind::Hvm,
-            };
-            self.0.remove(&id);
-            self.insert(id, kind);
-        }
+        let kind = match (control.flags & CDF_HVM, control.emulation_flags & EMULATED_DEVICES) {
+            (0, _) => DomainKind::Pv,
+            (_, 0) => DomainKind::Pvh,
+            _ => DomainKind::Hvm,
+        };
+        self.0.remove(&id);
+        self.insert(id, kind);
+        None
     }
 
     fn insert(&mut self, id: u16, kind: DomainKind) {
@@ -133,15 +137,15 @@ impl Domains {
     }
 }
 
-/// Picks the fields of `struct xen_domctl` that tell what was created.
+/// Picks the fields of `struct xen_domctl` that tell what was created or destroyed.
 #[derive(Default)]
-struct Creation {
+struct Control {
     domain: u64,
     flags: u64,
     emulation_flags: u64,
 }
 
-impl Sink for Creation {
+impl Sink for Control {
     fn scalar(&mut self, name: &'static str, _: &Scalar, value: Value) {
         let slot = match name {
             "domain" => &mut self.domain,

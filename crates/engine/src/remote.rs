@@ -4,6 +4,7 @@
 //!   ─▶ {"inject":{"id":1,"domain":3,"number":17,"registers":["0x0",…],…}}
 //!   ◀─ {"id":1,"status":"done","result":131086,"pcpu":0,"sequence":4711,"duration_ns":1800,"memory":"…"}
 //!   ─▶ {"reload_rules":{}}                    ◀─ {"rules":12}
+//!   ─▶ {"unload_rules":{}}                    ◀─ {"rules":0}
 //!   ─▶ {"resume":{}}                          ◀─ {"resumed":true}
 //!   ─▶ {"status":{}}                          ◀─ {"domains":[…]}
 //! ```
@@ -44,6 +45,8 @@ pub enum Request {
     Inject(InjectionRequest),
     /// Load the rules again from where they were loaded.
     ReloadRules {},
+    /// Judge by no rules, until they are loaded again.
+    UnloadRules {},
     /// Let a machine go on that was stopped for a call.
     Resume {},
     /// What is being watched, and how many alerts there were.

@@ -244,6 +244,13 @@ impl Session {
         }
     }
 
+    fn tell_ended(&self, domains: &[u16]) {
+        for domain in domains {
+            // As above.
+            let _ = control::send(&self.socket, &Message::DomainEnded { domain: *domain }, &[]);
+        }
+    }
+
     /// Where QEMU's monitor listens: needed for rules that pause L1.
     pub fn use_monitor(&mut self, socket: PathBuf) {
         self.monitor = Some(socket);
@@ -324,10 +331,11 @@ impl Session {
         self.serve();
         let clock = &self.clock;
         let domains = &mut self.note.domains;
-        let mut learning = Learning { domains, remote: &mut self.remote, clock, paused: None, sink };
+        let mut learning = Learning::new(domains, &mut self.remote, clock, sink);
         let round = self.drain.round(clock, &mut learning).map_err(StepError::Sink)?;
-        let paused = learning.paused;
+        let (paused, ended) = (learning.paused, learning.ended);
         self.tell_kinds();
+        self.tell_ended(&ended);
         if let Some(call) = paused {
             self.pause(call).map_err(StepError::Session)?;
         }
@@ -347,7 +355,7 @@ impl Session {
     pub fn finish<S: CallSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         let clock = &self.clock;
         let domains = &mut self.note.domains;
-        let mut learning = Learning { domains, remote: &mut self.remote, clock, paused: None, sink };
+        let mut learning = Learning::new(domains, &mut self.remote, clock, sink);
         self.drain.finish(clock, &mut learning)
     }
 
@@ -448,7 +456,20 @@ struct Learning<'a, S> {
     clock: &'a Clock,
     /// A call that L1 is to be stopped for.
     paused: Option<CallId>,
+    /// Domains that were destroyed.
+    ended: Vec<u16>,
     sink: &'a mut S,
+}
+
+impl<'a, S> Learning<'a, S> {
+    const fn new(
+        domains: &'a mut Domains,
+        remote: &'a mut Option<Remote>,
+        clock: &'a Clock,
+        sink: &'a mut S,
+    ) -> Self {
+        Self { domains, remote, clock, paused: None, ended: Vec::new(), sink }
+    }
 }
 
 impl<S: CallSink> CallSink for Learning<'_, S> {
@@ -460,7 +481,7 @@ impl<S: CallSink> CallSink for Learning<'_, S> {
     }
 
     fn call(&mut self, call: &crate::call::Call<'_>) -> Result<(), S::Error> {
-        self.domains.learn(call);
+        self.ended.extend(self.domains.learn(call));
         if call.intervention.verdict == Some(Verdict::Paused) {
             self.paused = Some(call.id);
         }

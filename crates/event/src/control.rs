@@ -15,7 +15,7 @@
 //!     ├── Note (any time: kept for the next engine, returned in Hello) ▶│
 //!     ├── Rules (any time: + the compiled rules as a descriptor) ─────▶│
 //!     ├── Inject (any time; its end comes through a ring) ────────────▶│
-//!     ├── CancelInjection, Release, DomainKind ───────────────────────▶│
+//!     ├── CancelInjection, Release, DomainKind, DomainEnded ──────────▶│
 //! ```
 //!
 //! While a `Need…` is open the asking vCPU waits, for a bounded time.
@@ -31,7 +31,7 @@ use rustix::net::{SendAncillaryMessage, SendFlags};
 use crate::injection::Injection;
 
 /// Version of records, rings and messages together; sensor and engine must have the same.
-pub const PROTOCOL: u64 = 2;
+pub const PROTOCOL: u64 = 3;
 /// The most bytes one message has.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The most bytes of a [`Message::Note`], so that it fits behind the words of the [`Message::Hello`] that returns it.
@@ -188,6 +188,11 @@ pub enum Message {
         /// As `hypovisor_verdict::GuestKind` numbers them.
         kind: u8,
     },
+    /// Engine: a domain was destroyed, so nothing of it is waited for any more.
+    DomainEnded {
+        /// Its id.
+        domain: u16,
+    },
     /// Engine: make this call when the domain next makes one.
     Inject(Injection),
     /// Engine: forget this injection if it has not begun.
@@ -213,6 +218,7 @@ mod kind {
     pub(super) const CANCEL_INJECTION: u64 = 11;
     pub(super) const RELEASE: u64 = 12;
     pub(super) const DOMAIN_KIND: u64 = 13;
+    pub(super) const DOMAIN_ENDED: u64 = 14;
 }
 
 /// Why talking to the other side failed.
@@ -262,6 +268,7 @@ impl Message {
             Self::DomainKind { domain, kind } => {
                 words(vec![kind::DOMAIN_KIND, u64::from(*domain), u64::from(*kind)])
             }
+            Self::DomainEnded { domain } => words(vec![kind::DOMAIN_ENDED, u64::from(*domain)]),
         }
     }
 
@@ -307,6 +314,7 @@ impl Message {
             kind::INJECT => Self::Inject(Injection::from_words(words.get(1..)?)?),
             kind::CANCEL_INJECTION => Self::CancelInjection { id: word(1)? },
             kind::RELEASE => Self::Release,
+            kind::DOMAIN_ENDED => Self::DomainEnded { domain: word(1)?.try_into().ok()? },
             kind::DOMAIN_KIND => {
                 Self::DomainKind { domain: word(1)?.try_into().ok()?, kind: word(2)?.try_into().ok()? }
             }

@@ -28,7 +28,7 @@ fn every_message_has_a_seed_and_every_seed_is_read() {
     }
 }
 
-fn messages() -> [(&'static str, Message); 14] {
+fn messages() -> [(&'static str, Message); 15] {
     let hello = Hello {
         protocol: PROTOCOL,
         pid: 42,
@@ -73,5 +73,6 @@ fn messages() -> [(&'static str, Message); 14] {
         ("cancel_injection", Message::CancelInjection { id: 7 }),
         ("release", Message::Release),
         ("domain_kind", Message::DomainKind { domain: 3, kind: 1 }),
+        ("domain_ended", Message::DomainEnded { domain: 3 }),
     ]
 }

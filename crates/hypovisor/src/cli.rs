@@ -9,6 +9,7 @@ use crate::detect::DetectArgs;
 use crate::eval::EvalArgs;
 use crate::inject::InjectArgs;
 use crate::learn::{LearnArgs, PolicyArgs};
+use crate::remote::{AskArgs, ReloadArgs, StatusArgs};
 use crate::rules::RulesCommand;
 use crate::view::AlertArgs;
 
@@ -38,9 +39,11 @@ pub(crate) enum Command {
     /// Measure the detection: benign workloads and rehearsed attacks on a real Xen
     Eval(EvalArgs),
     /// Let a machine go on that a rule has stopped
-    Resume,
-    /// Have the running engine load its rules again
-    Reload,
+    Resume(AskArgs),
+    /// Have the running engine load its rules again, or take them out of force
+    Reload(ReloadArgs),
+    /// What the running engine watches, by how many rules, and how often they alerted
+    Status(StatusArgs),
     /// Print a recording's hypercalls, in the manner of strace
     Trace(TraceArgs),
     /// Sum a recording up: counts, failures and latencies per domain and hypercall

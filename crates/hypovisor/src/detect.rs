@@ -155,6 +155,7 @@ impl Detecting {
         for command in commands {
             let answer = match &command.request {
                 Request::ReloadRules {} => self.reload(session, watched),
+                Request::UnloadRules {} => self.replace_rules(None, session, watched),
                 Request::Resume {} => {
                     session.resume().map(|()| json!({ "resumed": true })).map_err(Into::into)
                 }
@@ -174,7 +175,16 @@ impl Detecting {
         let path = self.args.rules.as_deref().context("this engine was started without --rules")?;
         let rules = Rules::load(path)?;
         rules.for_sensor(self.args.enforce.into())?;
-        self.rules = Some(Arc::new(rules));
+        self.replace_rules(Some(rules), session, watched)
+    }
+
+    fn replace_rules(
+        &mut self,
+        rules: Option<Rules>,
+        session: &mut Session,
+        watched: &mut Watched,
+    ) -> anyhow::Result<serde_json::Value> {
+        self.rules = rules.map(Arc::new);
         self.arm(session)?;
         let detection = self.detection();
         if let Some(alerter) = &mut watched.alerter {

@@ -1,10 +1,11 @@
 /*
- * The two ways into a guest of the lab, and the notes that tell the toolstack of them. One image serves both:
+ * The ways into a guest of the lab, and the notes that tell the toolstack of them:
  *
  *   type="pv"   pv_start    64-bit, on the page tables that the domain builder made, RSI = struct start_info
  *   type="pvh"  pvh_start   32-bit, no paging, EBX = struct hvm_start_info
+ *   type="hvm"  pvh_start   the same, in the place of the firmware and without the notes
  *
- * Both run where they are linked, from BASE (4 MiB) on. Nothing is mapped below it, so that a null pointer faults.
+ * All run where they are linked, from BASE (4 MiB) on. Nothing is mapped below it, so that a null pointer faults.
  */
 #define BASE 0x400000
 

@@ -9,6 +9,11 @@
 /* How often the ring is looked at before its output is given up, with a yield in between. */
 #define CONSOLE_PATIENCE 2000000
 
+/* What there is if the domain's builder gives none, as it does for HVM. */
+#ifndef COMMAND_LINE
+#define COMMAND_LINE ""
+#endif
+
 bool is_pv;
 
 static struct xencons_interface *console;
@@ -152,5 +157,5 @@ __attribute__((noreturn)) void start_pvh(const struct hvm_start_info *info)
         ; /* not under Xen: there is nobody to tell */
     console = (struct xencons_interface *)(hvm_param(HVM_PARAM_CONSOLE_PFN) << 12);
     console_channel.port = (uint32_t)hvm_param(HVM_PARAM_CONSOLE_EVTCHN);
-    run(info->cmdline_paddr ? (const char *)info->cmdline_paddr : "");
+    run(info->cmdline_paddr ? (const char *)info->cmdline_paddr : COMMAND_LINE);
 }

@@ -7,7 +7,7 @@
 
 #include "xen.h"
 
-/* Whether the domain is paravirtualised; else it is PVH. */
+/* Whether the domain is paravirtualised; else it is PVH or HVM. */
 extern bool is_pv;
 
 /* The code that Xen provides: one entry of 32 bytes for each hypercall number below 128. */

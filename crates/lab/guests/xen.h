@@ -12,6 +12,7 @@
 
 /* Hypercall numbers. */
 #define __HYPERVISOR_xen_version 17
+#define __HYPERVISOR_vcpu_op 24
 #define __HYPERVISOR_sched_op 29
 #define __HYPERVISOR_event_channel_op 32
 #define __HYPERVISOR_hvm_op 34
@@ -23,6 +24,8 @@
 #define SCHEDOP_shutdown 2
 #define SCHEDOP_poll 3
 #define SHUTDOWN_poweroff 0
+
+#define VCPUOP_get_runstate_info 4
 
 #define EVTCHNOP_send 4
 
@@ -82,6 +85,12 @@ struct sched_poll {
     uint64_t ports;
     uint32_t nr_ports;
     uint64_t timeout;
+};
+
+struct vcpu_runstate_info {
+    int state;
+    uint64_t state_entry_time;
+    uint64_t time[4];
 };
 
 struct evtchn_send {

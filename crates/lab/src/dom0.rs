@@ -9,6 +9,7 @@ use std::process::Command;
 
 use crate::assets::{DOM0_DIRECTORIES, DOM0_FILES};
 use crate::command::run;
+use crate::initrd;
 use crate::prepare::PrepareError;
 use crate::tree::Tree;
 
@@ -89,13 +90,20 @@ pub(crate) struct Dom0Root<'a> {
 
 impl Dom0Root<'_> {
     /// Lays it all out. Files are hard links into the tree, so nothing may be written through them.
-    pub(crate) fn lay_out(&self, kernel: &Path, domu_initrd: &[u8]) -> Result<(), PrepareError> {
+    pub(crate) fn lay_out(&self, kernel: &Path) -> Result<(), PrepareError> {
         let io = PrepareError::io(self.root);
-        self.link_all(Path::new("")).and_then(|()| self.add_own(kernel, domu_initrd)).map_err(io)?;
+        self.link_all(Path::new("")).and_then(|()| self.add_own(kernel)).map_err(io)?;
         self.link_busybox()?;
         let mut depmod = self.tree.command_as("depmod", "usr/bin/kmod");
         run(depmod.arg("-b").arg(self.root).arg(self.release))?;
-        Ok(())
+        // Made last: it holds modules, found by the index.
+        let initrd = initrd::domu(self.tree, &self.modules())?;
+        self.write("lab/boot/domu.img", 0o644, &initrd).map_err(PrepareError::io(self.root))
+    }
+
+    /// The kernel's module directory, which [`Self::lay_out`] indexes.
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.root.join("usr/lib/modules").join(self.release)
     }
 
     fn link_all(&self, relative: &Path) -> io::Result<()> {
@@ -127,14 +135,14 @@ impl Dom0Root<'_> {
         }
     }
 
-    fn add_own(&self, kernel: &Path, domu_initrd: &[u8]) -> io::Result<()> {
+    fn add_own(&self, kernel: &Path) -> io::Result<()> {
         for dir in DOM0_DIRECTORIES {
             fs::create_dir_all(self.root.join(dir))?;
         }
         for asset in &DOM0_FILES {
             self.write(asset.path, asset.mode, asset.text.as_bytes())?;
         }
-        self.write("lab/boot/domu.img", 0o644, domu_initrd)?;
+        fs::create_dir_all(self.root.join("lab/boot"))?;
         fs::hard_link(kernel, self.root.join("lab/boot/vmlinuz"))?;
         link_afresh("/proc/mounts", &self.root.join("etc/mtab"))?;
         for (link, target) in [("var/run", "/run"), ("var/lock", "/run/lock")] {

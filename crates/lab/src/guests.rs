@@ -4,13 +4,13 @@
 //!     known    makes the calls of guests/known.calls between two marks, and checks every answer
 //!     null     times xen_version, the call that does least
 //!     intact   makes one call again and again, and looks whether anything else of it changes
-//!     hold     stays up until it is destroyed
+//!     hold     stays up until it is destroyed; may wake now and then
 //!     hcall    a Linux program for dom0: any hypercall, marks, loops
 //!     window   a script for dom0: runs a command while Xen's own trace is taken (see `xentrace`)
 //! ```
 //!
-//! The guests are C without a library, a dozen kilobytes each; one image is both a PV and a PVH kernel. They are compiled
-//! when they are needed, with the machine's C compiler: nothing binary is kept in the repository. Events stay masked in
+//! The guests are C without a library, a dozen kilobytes each; one image is both a PV and a PVH kernel, and a second, without
+//! notes and 32-bit in name, stands in for the firmware of an HVM domain. They are compiled when they are needed, with the machine's C compiler: nothing binary is kept in the repository. Events stay masked in
 //! them and there is no timer, so that they make no call which their source does not show.
 
 use std::fs;
@@ -120,17 +120,20 @@ pub enum GuestKind {
     Pv,
     /// A hardware container without a device model.
     Pvh,
+    /// Fully virtualised, with a device model; the program runs in the firmware's place.
+    Hvm,
 }
 
 impl GuestKind {
-    /// Both of them.
-    pub const ALL: [Self; 2] = [Self::Pv, Self::Pvh];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pv, Self::Pvh, Self::Hvm];
 
     /// The name that xl knows it by.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pv => "pv",
             Self::Pvh => "pvh",
+            Self::Hvm => "hvm",
         }
     }
 }
@@ -165,7 +168,7 @@ pub struct Guests {
 /// When there is no C compiler (`cc`) or it fails, which it does for `hcall` without a static libc; when a file cannot be
 /// written.
 pub fn build(out_dir: &Path) -> Result<Guests, GuestsError> {
-    let compiler = find("cc", "gcc")?;
+    let (compiler, objcopy) = (find("cc", "gcc")?, find("objcopy", "binutils")?);
     fs::create_dir_all(out_dir).map_err(write_error(out_dir))?;
     let out_dir = fs::canonicalize(out_dir).map_err(write_error(out_dir))?;
     let sources = tempfile::tempdir().map_err(write_error(&std::env::temp_dir()))?;
@@ -174,9 +177,16 @@ pub fn build(out_dir: &Path) -> Result<Guests, GuestsError> {
     }
     let guests = Guests { dir: out_dir };
     for program in Program::ALL {
-        let mut command = Command::new(&compiler);
-        command.current_dir(sources.path()).args(GUEST_FLAGS).args(["entry.S", "runtime.c"]);
-        run(command.arg(format!("{}.c", program.name())).arg("-o").arg(guests.image(program)))?;
+        let linked = |more: &[&str], image: &Path| {
+            let mut command = Command::new(&compiler);
+            command.current_dir(sources.path()).args(GUEST_FLAGS).args(more).args(["entry.S", "runtime.c"]);
+            run(command.arg(format!("{}.c", program.name())).arg("-o").arg(image))
+        };
+        linked(&[], &guests.image(program))?;
+        let firmware = guests.firmware(program);
+        linked(&["-Wl,-e,pvh_start", &built_in(default_command_line(program, GuestKind::Hvm))], &firmware)?;
+        // What the domain builder takes for firmware: 32-bit, and no notes, which would make it a kernel.
+        run(Command::new(&objcopy).args(["-O", "elf32-i386", "-R", ".note.Xen"]).arg(&firmware))?;
         for kind in GuestKind::ALL {
             write(
                 &guests.config(program, kind),
@@ -199,6 +209,11 @@ impl Guests {
     /// A program's image.
     pub fn image(&self, program: Program) -> PathBuf {
         self.dir.join(format!("{}.elf", program.name()))
+    }
+
+    /// A program's image in the form of an HVM domain's firmware.
+    pub fn firmware(&self, program: Program) -> PathBuf {
+        self.dir.join(format!("{}-hvm.elf", program.name()))
     }
 
     /// The configuration of a guest with the usual command line, for `xl create`.
@@ -224,26 +239,46 @@ pub fn guest_name(program: Program, kind: GuestKind) -> String {
 }
 
 /// A guest's configuration. It stays on pCPU 1, so that its calls are in one order; `xl create FILE 'cpus="0"'` moves it.
-/// `null` reads `rounds=`, `calls=` and `warmup=` from its command line, `intact` reads `calls=`; it must not contain quotes or newlines.
+/// `null` reads `rounds=`, `calls=` and `warmup=` from its command line, `intact` reads `calls=`, `hold` `wake=`;
+/// it must not contain quotes or newlines. An HVM domain's firmware gets none: it has the usual one built in.
 pub fn config_text(program: Program, kind: GuestKind, command_line: &str) -> String {
+    let image = image_text(program.name(), kind, command_line);
     format!(
         "# Written by hypovisor-lab. It stays on one pCPU, and TSC ticks are the machine's own.\n\
-         name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"/lab/files/{program}.elf\"\nextra = \"{command_line}\"\n\
-         memory = 16\nvcpus = 1\ncpus = \"1\"\ntsc_mode = \"native\"\n\
+         name = \"{name}\"\ntype = \"{kind}\"\n{image}vcpus = 1\ncpus = \"1\"\ntsc_mode = \"native\"\n\
          on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n",
         name = guest_name(program, kind),
         kind = kind.name(),
-        program = program.name(),
     )
 }
 
-/// How much a program does by default. A call of a PVH guest takes some hundred times as long, under TCG.
+/// What a domain boots, its memory in MiB, and for HVM the device model, which has to be there and has nothing to do.
+fn image_text(program: &str, kind: GuestKind, command_line: &str) -> String {
+    match kind {
+        GuestKind::Pv | GuestKind::Pvh => {
+            format!("kernel = \"/lab/files/{program}.elf\"\nextra = \"{command_line}\"\nmemory = 16\n")
+        }
+        GuestKind::Hvm => format!(
+            "firmware_override = \"/lab/files/{program}-hvm.elf\"\nmemory = 32\n\
+             vga = \"none\"\nvnc = 0\nsdl = 0\nusb = 0\n"
+        ),
+    }
+}
+
+/// The compiler's argument that gives a program its command line.
+fn built_in(command_line: &str) -> String {
+    format!("-DCOMMAND_LINE=\"{command_line}\"")
+}
+
+/// How much a program does by default. A call of a PVH or HVM guest takes some hundred times as long, under TCG.
 fn default_command_line(program: Program, kind: GuestKind) -> &'static str {
     match (program, kind) {
         (Program::Intact, GuestKind::Pv) => "calls=3000000",
-        (Program::Intact, GuestKind::Pvh) => "calls=150000",
+        (Program::Hold, GuestKind::Hvm) => "wake=100",
+        (Program::Hold, _) => "",
+        (Program::Intact, _) => "calls=150000",
         (_, GuestKind::Pv) => "rounds=200 calls=1000 warmup=20000",
-        (_, GuestKind::Pvh) => "rounds=50 calls=100 warmup=100",
+        _ => "rounds=50 calls=100 warmup=100",
     }
 }
 
@@ -268,14 +303,19 @@ mod tests {
 
     /// Runs the C compiler.
     #[test]
-    fn the_guests_compile_and_are_both_pv_and_pvh_kernels() {
+    fn the_guests_compile_for_every_kind_of_domain() {
         let dir = tempfile::tempdir().unwrap();
         let guests = build(dir.path()).unwrap();
         for program in Program::ALL {
             let image = fs::read(guests.image(program)).unwrap();
             assert_eq!(image[..4], *b"\x7fELF");
             assert!(image.windows(13).any(|bytes| bytes == b"hypovisor-lab"));
-            assert!(guests.config(program, GuestKind::Pvh).exists());
+            let firmware = fs::read(guests.firmware(program)).unwrap();
+            assert_eq!(firmware[..5], *b"\x7fELF\x01", "32-bit");
+            assert!(!firmware.windows(13).any(|bytes| bytes == b"hypovisor-lab"));
+            for kind in GuestKind::ALL {
+                assert!(guests.config(program, kind).exists());
+            }
         }
         assert!(guests.hcall().exists() && guests.window().exists());
     }

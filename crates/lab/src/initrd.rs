@@ -1,4 +1,5 @@
 //! Builds the two initrds: dom0's, which only finds and mounts the root disk, and the domUs', which is all they have.
+//! Both hold kernel modules, and in `modules/order` the order to load them in.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,19 +23,26 @@ const ROOT_MODULES: [&str; 5] = [
     "ext4",
 ];
 
-/// The initrd of the ready-made domUs: busybox and one script.
-pub(crate) fn domu(tree: &Tree) -> Result<Vec<u8>, PrepareError> {
-    Ok(base(tree, DOMU_INIT)?.finish())
+/// What the domUs need for disk and network: their halves of the paravirtual drivers.
+const DOMU_MODULES: [&str; 2] = ["xen_blkfront", "xen_netfront"];
+
+/// The initrd of the ready-made domUs: busybox, one script, and drivers. `modules` is a module directory indexed by depmod.
+pub(crate) fn domu(tree: &Tree, modules: &Path) -> Result<Vec<u8>, PrepareError> {
+    with_modules(tree, DOMU_INIT, modules, &DOMU_MODULES)
 }
 
 /// The initrd of dom0. `modules` is the module directory of the root it is for, indexed by depmod.
 pub(crate) fn dom0(tree: &Tree, modules: &Path) -> Result<Vec<u8>, PrepareError> {
+    with_modules(tree, DOM0_INITRD_INIT, modules, &ROOT_MODULES)
+}
+
+fn with_modules(tree: &Tree, init: &str, modules: &Path, names: &[&str]) -> Result<Vec<u8>, PrepareError> {
     let index_path = modules.join("modules.dep");
     let index = fs::read_to_string(&index_path).map_err(PrepareError::io(&index_path))?;
-    let mut archive = base(tree, DOM0_INITRD_INIT)?;
+    let mut archive = base(tree, init)?;
     archive.directory("modules");
     let mut order = String::new();
-    for file in load_order(&index, &ROOT_MODULES) {
+    for file in load_order(&index, names) {
         let path = modules.join(&file);
         let name = file.rsplit('/').next().unwrap_or(&file).trim_end_matches(".xz");
         archive.file(&format!("modules/{name}"), 0o644, &module(tree, &path)?);

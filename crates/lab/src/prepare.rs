@@ -19,7 +19,7 @@ use crate::stamp::Stamp;
 use crate::tree::Tree;
 
 /// Raised when this code builds something else from the same parts.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 /// Room that dom0 has for files of its own. The image is sparse, and what dom0 writes is thrown away.
 const SPARE_BYTES: u64 = 2 << 30;
@@ -154,11 +154,10 @@ fn build(xen: XenVersion, tree: &Tree, out: &Path, progress: &mut dyn Progress) 
     progress.done(1);
     let root = out.join("root");
     let dom0 = Dom0Root { tree, root: &root, release: &release };
-    dom0.lay_out(&out.join("vmlinuz"), &initrd::domu(tree)?)?;
+    dom0.lay_out(&out.join("vmlinuz"))?;
     progress.done(2);
-    let modules = root.join("usr/lib/modules").join(&release);
     let path = out.join("dom0.initrd");
-    fs::write(&path, initrd::dom0(tree, &modules)?).map_err(PrepareError::io(&path))?;
+    fs::write(&path, initrd::dom0(tree, &dom0.modules())?).map_err(PrepareError::io(&path))?;
     progress.done(3);
     ext4::make(tree, &root, &out.join("dom0.ext4"), SPARE_BYTES)?;
     fs::remove_dir_all(&root).map_err(PrepareError::io(&root))?;

@@ -99,6 +99,11 @@ impl Job {
         self.injection.id
     }
 
+    /// Whose vCPU it borrows.
+    pub(crate) const fn domain(&self) -> u16 {
+        self.injection.domain
+    }
+
     /// When the call entered first, ticks of L0's TSC.
     pub(crate) const fn started_ticks(&self) -> u64 {
         self.started_ticks

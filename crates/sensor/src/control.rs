@@ -277,6 +277,7 @@ impl Control {
             Message::Rules { enforce, bytes } => self.set_rules(enforce, bytes, fds.first()),
             Message::Release => self.verdicts.release(),
             Message::DomainKind { domain, kind } => self.verdicts.set_kind(domain, kind),
+            Message::DomainEnded { domain } => self.injections.domain_ended(domain),
             // A sensor's own questions; an engine that sends them is confused, and they change nothing.
             Message::Hello(..) | Message::NeedHooks { .. } | Message::NeedLayout { .. } => {}
         }

@@ -13,8 +13,8 @@ use crate::borrow::{Job, Wanted};
 
 /// Injections that may wait at a time; the engine sends no more before some have ended.
 pub(crate) const MAX_WAITING: usize = 256;
-/// Preempted calls that may be under way at a time. They are never forgotten: a guest that comes back to one
-/// has to get its own registers back.
+/// Preempted calls that may be under way at a time. They are not forgotten while their domain lives: a guest that comes
+/// back to one has to get its own registers back.
 const MAX_SUSPENDED: usize = 64;
 /// Hypercalls of the right domain at which an injection found no room, before that is reported.
 const MAX_MISSES: u32 = 2000;
@@ -98,6 +98,14 @@ impl Injections {
         self.note(&lists);
     }
 
+    /// Forgets all that was for this domain.
+    pub(crate) fn domain_ended(&self, domain: u16) {
+        let mut lists = self.lock();
+        lists.waiting.retain(|job| job.domain() != domain);
+        lists.suspended.retain(|job| job.domain() != domain);
+        self.note(&lists);
+    }
+
     fn note(&self, lists: &Lists) {
         self.any.store(!lists.waiting.is_empty() || !lists.suspended.is_empty(), Ordering::Relaxed);
     }
@@ -120,5 +128,54 @@ impl Lists {
         }
         let at = self.waiting.iter().position(|job| job.is_for(wanted))?;
         self.waiting.remove(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hypovisor_event::record::CallerMode;
+
+    use super::*;
+
+    fn injection(id: u64, domain: u16) -> Injection {
+        Injection {
+            id,
+            domain,
+            vcpu: None,
+            is_64_bit: true,
+            number: 17,
+            registers: [0; 6],
+            memory: Vec::new(),
+            relocations: Vec::new(),
+        }
+    }
+
+    fn caller(domain: u16) -> Wanted {
+        let mode = CallerMode::Pv64;
+        Wanted { domain, vcpu: 0, mode, rip: 0, rsp: 0, number: 29, args: [0; 6], may_be_borrowed: true }
+    }
+
+    #[test]
+    fn a_domain_gets_its_own_in_order() {
+        let injections = Injections::new();
+        for (id, domain) in [(1, 5), (2, 7), (3, 5)] {
+            assert!(injections.push(injection(id, domain)));
+        }
+        let ids = [5, 5, 5, 7].map(|domain| injections.take(&caller(domain)).map(|job| job.id()));
+        assert_eq!(ids, [Some(1), Some(3), None, Some(2)]);
+        assert!(!injections.any());
+    }
+
+    #[test]
+    fn calls_of_domains_that_died_in_them_take_no_room() {
+        let injections = Injections::new();
+        for id in 0..MAX_SUSPENDED as u64 {
+            injections.suspend(Box::new(Job::new(injection(id, 5))));
+        }
+        injections.push(injection(100, 7));
+        assert!(injections.take(&caller(7)).is_none(), "no more may be under way");
+        injections.domain_ended(5);
+        assert_eq!(injections.take(&caller(7)).map(|job| job.id()), Some(100));
+        assert!(!injections.any());
     }
 }

@@ -114,6 +114,9 @@ impl<O: AlertOutput> Alerter<O> {
     pub fn entered(&mut self, call: &Call<'_>) -> Result<(), AlertError> {
         self.domains.learn(call);
         self.close_storms(call.time_ns)?;
+        if self.detection.is_empty() {
+            return Ok(());
+        }
         self.history.enter(call);
         self.observe(call, AlertMoment::Entry)
     }
@@ -124,6 +127,9 @@ impl<O: AlertOutput> Alerter<O> {
     /// When an alert cannot be told.
     pub fn ended(&mut self, call: &Call<'_>) -> Result<(), AlertError> {
         self.domains.learn(call);
+        if self.detection.is_empty() {
+            return Ok(());
+        }
         self.history.end(call);
         self.observe(call, AlertMoment::Return)
     }

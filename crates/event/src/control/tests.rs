@@ -50,6 +50,7 @@ fn every_message_survives_the_trip() {
         Message::CancelInjection { id: 1 },
         Message::Release,
         Message::DomainKind { domain: 3, kind: 1 },
+        Message::DomainEnded { domain: 3 },
     ];
     let (one, other) = net::socketpair(
         net::AddressFamily::UNIX,

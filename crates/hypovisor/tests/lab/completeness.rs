@@ -12,11 +12,11 @@ use hypovisor_lab::guests::{
 
 use crate::support::{hypovisor, one_machine, run, text};
 
-/// Runs `known` as a PV and as a PVH guest inside a window of Xen's trace, and sends the trace as its only output.
+/// Runs `known` as a guest of each kind inside a window of Xen's trace, and sends the trace as its only output.
 const SCRIPT: &str = "set -e
 cat >/tmp/work <<'END'
 set -e
-for guest in known-pv known-pvh; do
+for guest in known-pv known-pvh known-hvm; do
     xl create /lab/files/$guest.cfg
     tries=0
     while xl domid $guest >/dev/null 2>&1; do
@@ -42,7 +42,7 @@ fn check(xen: &str, qemu: &str, symbols: &str) {
         .arg(&recording);
     command.arg("--files").arg(&files).arg("--script").arg(&script);
     let output = run(&mut command, 0);
-    assert_eq!(text(&output.stderr).matches("known: done").count(), 2, "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr).matches("known: done").count(), 3, "{}", text(&output.stderr));
     let trace = dir.path().join("trace.gz");
     std::fs::write(&trace, &output.stdout).unwrap();
     assert_xen_agrees(&recording, &trace);
@@ -68,7 +68,7 @@ fn assert_known(recording: &Path, calls: &[RecordedCall], kind: GuestKind) {
     let name = guest_name(Program::Known, kind);
     let manifest = Recording::open(recording).unwrap().manifest().clone();
     let domain = manifest.domains.iter().find(|domain| domain.name == name).unwrap();
-    assert_eq!(domain.kind.name(), if kind == GuestKind::Pv { "PV" } else { "PVH" });
+    assert_eq!(domain.kind.name(), kind.name().to_uppercase());
     let own: Vec<&RecordedCall> = calls.iter().filter(|call| call.caller.domain == domain.id).collect();
     let mark = |wanted: u16| {
         own.iter().position(|call| {

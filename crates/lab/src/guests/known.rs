@@ -15,8 +15,8 @@ pub struct KnownCall {
     pub row: usize,
     /// How many times it is made in a row.
     pub repeat: u32,
-    /// The only kind of domain that makes it, if not both do.
-    pub only: Option<GuestKind>,
+    /// Whether only PV domains make it, or only the others, if not all do.
+    pub only_pv: Option<bool>,
     /// Whether it is an entry of the multicall above it.
     pub is_inner: bool,
     /// The hypercall's number.
@@ -81,7 +81,7 @@ pub fn known_calls() -> Result<Vec<KnownCall>, TableError> {
 /// As [`known_calls`].
 pub fn known_sequence(kind: GuestKind) -> Result<Vec<KnownCall>, TableError> {
     let mut calls = known_calls()?;
-    calls.retain(|call| call.only.is_none_or(|only| only == kind));
+    calls.retain(|call| call.only_pv.is_none_or(|only| only == (kind == GuestKind::Pv)));
     Ok(calls.into_iter().flat_map(|call| std::iter::repeat_n(call, call.repeat as usize)).collect())
 }
 
@@ -141,9 +141,9 @@ fn try_parse_row(row: usize, line: &'static str) -> Option<KnownCall> {
     Some(KnownCall {
         row,
         repeat: repeat.parse().ok()?,
-        only: match only {
-            "PV" => Some(GuestKind::Pv),
-            "PVH" => Some(GuestKind::Pvh),
+        only_pv: match only {
+            "PV" => Some(true),
+            "PVH" => Some(false),
             "BOTH" => None,
             _ => return None,
         },
