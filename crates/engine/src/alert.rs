@@ -28,7 +28,7 @@ mod tests;
 pub use detection::{Detection, guest_kind};
 pub use model::{
     Action, ActionTaken, Alert, AlertMoment, AlertRule, EventObject, Report, ReportKind, SCHEMA, Severity,
-    Source, Step, Storm,
+    Source, Step, RuleOff, Storm,
 };
 pub use output::{AlertError, AlertFormat, AlertOutput, AlertWriter};
 pub use replay::replay;

@@ -2,7 +2,8 @@
 //!
 //! A round notes the time, copies what every ring holds, and hands on the records up to that time, merged. Later
 //! ones wait for the next round: what made one event happen on one CPU is then always seen before its effect on
-//! another, however the copying of the rings interleaves with them.
+//! another, however the copying of the rings interleaves with them. For the same reason a round ends where the first ring
+//! ends of those that held more than a round copies: the others may be ahead of what is left in it.
 
 use hypovisor_event::record::{Peek, Records};
 use hypovisor_event::ring::{COST_BUCKETS, Consumer, RingCounters};
@@ -113,7 +114,8 @@ impl Drain {
         let mut readers: Vec<Records<'_>> =
             self.rings.iter().map(|ring| Records::new(&ring.batch[..ring.copied])).collect();
         let mut malformed = vec![false; readers.len()];
-        while let Some(pcpu) = earliest(&readers, until) {
+        let full: Vec<bool> = self.rings.iter().map(|ring| ring.copied == BATCH_BYTES).collect();
+        while let Some(pcpu) = earliest(&readers, &full, until) {
             match readers[pcpu].next() {
                 Some(Ok(record)) => {
                     self.pairing.record(pcpu as u32, record, clock, sink)?;
@@ -138,11 +140,95 @@ impl Drain {
     }
 }
 
-/// The reader with the earliest record, if that is not later than `until`.
-fn earliest(readers: &[Records<'_>], until: u64) -> Option<usize> {
-    let times = readers.iter().enumerate().filter_map(|(index, reader)| match reader.peek() {
-        Peek::Record { time_ticks } if time_ticks <= until => Some((time_ticks, index)),
-        _ => None,
-    });
-    times.min().map(|(_, index)| index)
+/// The reader with the earliest record, if that is not later than `until` and no ring may hold an earlier one that was not
+/// copied.
+fn earliest(readers: &[Records<'_>], full: &[bool], until: u64) -> Option<usize> {
+    let mut earliest = None;
+    for (index, (reader, full)) in readers.iter().zip(full).enumerate() {
+        match reader.peek() {
+            Peek::Record { time_ticks } if time_ticks <= until => {
+                earliest = earliest.into_iter().chain([(time_ticks, index)]).min();
+            }
+            Peek::Record { .. } => {}
+            Peek::Incomplete | Peek::End if *full => return None,
+            Peek::Incomplete | Peek::End => {}
+        }
+    }
+    earliest.map(|(_, index)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use hypovisor_event::record::{
+        Caller, CallerMode, ENTRY_BYTES, Entry, Exit, Kind, PREEMPTED_BYTES, finish, head, write_entry,
+        write_exit,
+    };
+    use hypovisor_event::ring::Producer;
+    use hypovisor_event::verdict::Intervention;
+    use hypovisor_event::{RingGeometry, Rings};
+
+    use super::*;
+    use crate::call::{Call, Loss};
+
+    #[derive(Default)]
+    struct Times(Vec<i64>);
+
+    impl CallSink for Times {
+        type Error = std::convert::Infallible;
+
+        fn call(&mut self, call: &Call<'_>) -> Result<(), Self::Error> {
+            self.0.push(call.time_ns);
+            Ok(())
+        }
+
+        fn loss(&mut self, _: &Loss) -> Result<(), Self::Error> {
+            Ok(())
+        }
+    }
+
+    /// A call that enters and returns at this time.
+    fn produce(producer: &mut Producer, sequence: u64, time_ticks: u64) {
+        let mode = CallerMode::Pv64;
+        let caller = Caller { domain: 1, vcpu: 0, mode, cpl: 3, cs: 0xe033, rip: 0, rsp: 0 };
+        let (args, intervention) = ([0; 6], Intervention::default());
+        let entry = Entry { sequence, time_ticks, caller, parent: None, number: 17, args, intervention };
+        let mut bytes = [0; ENTRY_BYTES];
+        write_entry(&mut bytes, &entry);
+        finish(&mut bytes, head(ENTRY_BYTES, Kind::Entry, 0, mode, 3));
+        put(producer, &bytes);
+        let mut bytes = [0; PREEMPTED_BYTES];
+        let len = write_exit(&mut bytes, &Exit { sequence, time_ticks, result: 0, reissue: None });
+        finish(&mut bytes, head(len, Kind::Exit, 0, mode, 3));
+        put(producer, &bytes[..len]);
+    }
+
+    fn put(producer: &mut Producer, bytes: &[u8]) {
+        producer.reserve(bytes.len()).unwrap().copy_from_slice(bytes);
+        producer.publish(bytes.len());
+    }
+
+    /// One CPU makes more calls than a round copies, another few, later ones.
+    #[test]
+    fn a_ring_that_is_ahead_waits_for_one_that_holds_much() {
+        let calls = 3 * BATCH_BYTES as u64 / 144;
+        let rings = Rings::create(RingGeometry::new(2, 2 << 20)).unwrap();
+        let mut producers = [0, 1].map(|ring| rings.producer(ring).unwrap());
+        for call in 0..calls {
+            produce(&mut producers[0], call, 1000 + 2 * call);
+        }
+        for call in 0..10 {
+            produce(&mut producers[1], call, 1001 + 2 * (calls - 20 + call));
+        }
+        let mut drain = Drain::new([0, 1].map(|ring| rings.consumer(ring).unwrap()).into());
+        let (clock, mut sink) = (Clock::measure(), Times::default());
+        let mut rounds = 0;
+        while drain.round_until(u64::MAX, &clock, &mut sink).unwrap().records > 0 {
+            rounds += 1;
+        }
+        assert!(rounds >= 3, "{rounds} rounds");
+        assert_eq!(sink.0.len() as u64, calls + 10);
+        let mut sorted = sink.0.clone();
+        sorted.sort_unstable();
+        assert_eq!(sink.0, sorted);
+    }
 }

@@ -269,6 +269,11 @@ impl AlertOutput for Terminal {
                 let severity = alert.rule.severity.name();
                 writeln!(out, "\r{on}ALERT {severity} {id}{off}: {title}{reason} {taken}\n    {}", alert.line)
             }
+            Report::RuleOff(off) => writeln!(
+                out,
+                "\rRULE OFF {}: it took too long; `hypovisor reload` switches it on again\n    {}",
+                off.rule.id, off.line
+            ),
             Report::Storm(storm) => {
                 writeln!(out, "\rALERT {}: {} more in a second", storm.rule.id, storm.held_back)
             }

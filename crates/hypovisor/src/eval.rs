@@ -6,30 +6,31 @@
 //!     hypovisor eval ── every campaign, one after the other ──▶ its rules must alert, a look-alike's must not
 //! ```
 
-use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use hypovisor_abi::Width;
-use hypovisor_campaign::{Campaign, Target};
-use hypovisor_engine::remote::{Engine, Request};
+use hypovisor_campaign::Campaign;
+use hypovisor_engine::remote::Request;
 use hypovisor_rules::Rules;
 
 use crate::FINDINGS;
-use crate::cli::XenArg;
+use crate::cli::FetchArgs;
 use crate::inject::campaign::{self, At};
+use crate::lab;
 
+mod machine;
 mod page;
 mod score;
+mod silent;
 
-use self::score::{Benign, Made, Skipped, Workload};
+use self::machine::LabRun;
+use self::score::{Made, Skipped};
+use self::silent::NotRehearsed;
 
-/// What runs in dom0.
-const WORKLOADS: &str = include_str!("eval/workloads.sh");
 /// Between two campaigns, so that alerts belong to one of them.
 const BETWEEN: Duration = Duration::from_millis(200);
 
@@ -49,10 +50,9 @@ pub(crate) struct EvalArgs {
     /// Where to write; a new directory
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// Which Xen
-    #[arg(long, value_enum, default_value = "4.20")]
-    pub(crate) xen: XenArg,
-    /// Leave the benign workloads out: only the boot and the campaigns
+    #[command(flatten)]
+    pub(crate) parts: FetchArgs,
+    /// Leave out the benign workloads and the cost: only the boot and the campaigns
     #[arg(long)]
     pub(crate) quick: bool,
 }
@@ -61,21 +61,36 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<u8> {
     let rules = Rules::load(&args.rules)?;
     let campaigns = Campaign::load_all(&args.campaigns)?;
     check_names(&rules, &campaigns)?;
+    let not_rehearsed = NotRehearsed::load(&args.campaigns, &rules, &campaigns)?;
     if args.output.join("eval.json").exists() {
         bail!("{} already holds an evaluation; choose another directory", args.output.display());
     }
     std::fs::create_dir_all(&args.output)
         .with_context(|| format!("cannot write to {}", args.output.display()))?;
+    let prepared = lab::prepare(&args.parts)?;
     let started = now_ns();
     let mut lab = LabRun::start(args)?;
     let benign = lab.follow_workloads(started)?;
     let (made, skipped) = rehearse(&mut lab, &campaigns)?;
     lab.stop()?;
-    let score = score::score(&args.output, &rules, &campaigns, &benign, &made, &skipped)?;
+    let mut score = score::score(&args.output, &rules, &campaigns, &benign, &made, &skipped)?;
+    score["not_rehearsed"] = not_rehearsed.to_json();
+    score["versions"] = versions(&prepared);
     std::fs::write(args.output.join("eval.json"), serde_json::to_string_pretty(&score)? + "\n")?;
     std::fs::write(args.output.join("eval.html"), page::html(&score))?;
     page::print(&score)?;
     Ok(if score["passed"] == true { 0 } else { FINDINGS })
+}
+
+/// Of all that the figures depend on.
+fn versions(prepared: &hypovisor_lab::Prepared) -> serde_json::Value {
+    serde_json::json!({
+        "hypovisor": env!("CARGO_PKG_VERSION"),
+        "xen": prepared.xen.to_string(),
+        "qemu": prepared.qemu.to_string(),
+        "xen_packages": prepared.xen_manifest.packages,
+        "qemu_packages": prepared.qemu_manifest.packages,
+    })
 }
 
 /// A campaign that names a rule which is not there would count as missed.
@@ -86,103 +101,6 @@ fn check_names(rules: &Rules, campaigns: &[Campaign]) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A lab machine that is watched by another process.
-struct LabRun {
-    child: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
-    runtime: tempfile::TempDir,
-    _files: tempfile::TempDir,
-    /// Ids of domains by name.
-    domains: BTreeMap<String, u16>,
-}
-
-impl LabRun {
-    fn start(args: &EvalArgs) -> anyhow::Result<Self> {
-        let (runtime, files) = (tempfile::tempdir()?, tempfile::tempdir()?);
-        hypovisor_lab::guests::build(&files.path().join("files"))?;
-        let script = files.path().join("script");
-        let text = format!("quick={}\n{WORKLOADS}", if args.quick { "yes" } else { "" });
-        std::fs::write(&script, text)?;
-        let xen = if args.xen == XenArg::V4_17 { "4.17" } else { "4.20" };
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["lab", "run", "--xen", xen, "--timeout", "3000"]);
-        command.arg("--files").arg(files.path().join("files")).arg("--script").arg(&script);
-        command.arg("--rules").arg(&args.rules).arg("--alerts").arg(args.output.join("alerts.json"));
-        command.arg("--record").arg(args.output.join("recording"));
-        command.env("XDG_RUNTIME_DIR", runtime.path()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("cannot start the lab")?;
-        let stdout = child.stdout.take().context("the lab has no output")?;
-        let lines = BufReader::new(stdout).lines();
-        Ok(Self { child, lines, runtime, _files: files, domains: BTreeMap::new() })
-    }
-
-    /// Until the script says that campaigns may begin.
-    fn follow_workloads(&mut self, started: i64) -> anyhow::Result<Benign> {
-        let mut benign = Benign { from_ns: started, ..Benign::default() };
-        loop {
-            let Some(line) = self.lines.next() else {
-                bail!("the lab ended before the campaigns; see above")
-            };
-            let line = line?;
-            let now = now_ns();
-            if let Some(name) = line.strip_prefix("begin ") {
-                say(&format!("benign: {name}"));
-                benign.workloads.push(Workload {
-                    name: name.to_owned(),
-                    from_ns: now,
-                    to_ns: now,
-                    problem: None,
-                });
-            } else if let Some(outcome) = line.strip_prefix("end ") {
-                if let Some(workload) = benign.workloads.last_mut() {
-                    workload.to_ns = now;
-                    workload.problem = outcome.strip_prefix("failed: ").map(str::to_owned);
-                }
-            } else if let Some(domain) = line.strip_prefix("domain ") {
-                let (id, name) = domain.split_once(' ').unwrap_or((domain, ""));
-                self.domains.insert(name.trim().to_owned(), id.parse().context("a domain's id")?);
-            } else if line == "campaigns" {
-                benign.to_ns = now;
-                return Ok(benign);
-            }
-        }
-    }
-
-    fn engine(&self) -> anyhow::Result<Engine> {
-        let session =
-            std::fs::read_dir(self.runtime.path())?.next().context("the lab's engine is gone")??;
-        Ok(Engine::connect(&session.path().join("engine"))?)
-    }
-
-    /// The domain that a campaign is made in, if there is one.
-    fn target(&self, target: Target) -> Option<u16> {
-        match target {
-            Target::Dom0 => Some(0),
-            Target::Pv | Target::Any => self.domains.get("pv").copied(),
-            Target::Pvh => self.domains.get("pvh").copied(),
-            Target::Hvm => None,
-        }
-    }
-
-    /// Ends the machine in order, so that everything is written.
-    fn stop(mut self) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for LabRun {
-    fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Every campaign; also those that have no domain to be made in.

@@ -35,7 +35,7 @@ pub(crate) fn fetch(args: &FetchArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn prepare(args: &FetchArgs) -> anyhow::Result<Prepared> {
+pub(crate) fn prepare(args: &FetchArgs) -> anyhow::Result<Prepared> {
     let xen = match args.xen {
         XenArg::V4_20 => XenVersion::V4_20,
         XenArg::V4_17 => XenVersion::V4_17,

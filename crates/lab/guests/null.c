@@ -2,6 +2,7 @@
  * The guest `null`: how many TSC ticks a hypercall takes that does next to nothing, xen_version(XENVER_version).
  *
  *     rounds=R calls=N warmup=W    on the command line: R rounds of N calls, after W calls that are not timed
+ *     marks=0                      without the calls that mark the rounds' begin and end, which are no calls of Xen's
  *     null: rounds=200 calls=1000 median_ticks=780 min_ticks=775 max_ticks=901
  *
  * The figures are of the rounds, each divided by N. The domain has to have tsc_mode="native": else RDTSC is emulated.
@@ -39,20 +40,23 @@ void main(const char *command_line)
 {
     uint64_t rounds = option(command_line, "rounds", 200);
     uint64_t calls = option(command_line, "calls", 1000);
+    uint64_t marks = option(command_line, "marks", 1);
 
     if (rounds < 1 || rounds > ROUNDS_MAX || calls < 1) {
         print("null: rounds must be 1 to 1000, calls at least 1\n");
         return;
     }
     call(option(command_line, "warmup", 20000));
-    mark(MARK_BEGIN);
+    if (marks)
+        mark(MARK_BEGIN);
     for (uint64_t round = 0; round < rounds; round++) {
         uint64_t before = now();
 
         call(calls);
         insert((now() - before) / calls, round);
     }
-    mark(MARK_END);
+    if (marks)
+        mark(MARK_END);
     print("null: rounds="), print_number((int64_t)rounds);
     print(" calls="), print_number((int64_t)calls);
     print(" median_ticks="), print_number((int64_t)ticks[rounds / 2]);

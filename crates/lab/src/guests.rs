@@ -239,7 +239,7 @@ pub fn guest_name(program: Program, kind: GuestKind) -> String {
 }
 
 /// A guest's configuration. It stays on pCPU 1, so that its calls are in one order; `xl create FILE 'cpus="0"'` moves it.
-/// `null` reads `rounds=`, `calls=` and `warmup=` from its command line, `intact` reads `calls=`, `hold` `wake=`;
+/// `null` reads `rounds=`, `calls=`, `warmup=` and `marks=` from its command line, `intact` reads `calls=`, `hold` `wake=`;
 /// it must not contain quotes or newlines. An HVM domain's firmware gets none: it has the usual one built in.
 pub fn config_text(program: Program, kind: GuestKind, command_line: &str) -> String {
     let image = image_text(program.name(), kind, command_line);

@@ -89,6 +89,11 @@ impl Detection {
         }
     }
 
+    /// A rule that has been switched off since the last time this was asked.
+    pub(super) fn take_switched_off(&mut self) -> Option<Arc<AlertRule>> {
+        self.rules.iter_mut().find_map(RuleWatch::take_switched_off)
+    }
+
     pub(super) fn lost(&mut self) {
         if let Some((watch, _)) = &mut self.profile {
             watch.lost();
@@ -148,12 +153,20 @@ struct RuleWatch {
     detector: Detector,
     /// By the rules' positions.
     rules: Vec<Arc<AlertRule>>,
+    /// How many rules are known to be switched off.
+    off: usize,
 }
 
 impl RuleWatch {
     fn new(rules: Arc<Rules>, source: Source) -> Self {
         let alerts = rules.iter().map(|rule| Arc::new(of_rule(rule, source))).collect();
-        Self { detector: Detector::new(rules), rules: alerts }
+        Self { detector: Detector::new(rules), rules: alerts, off: 0 }
+    }
+
+    fn take_switched_off(&mut self) -> Option<Arc<AlertRule>> {
+        let rule = self.detector.counters().switched_off.get(self.off)?;
+        self.off += 1;
+        self.rules.get(usize::from(rule.0)).cloned()
     }
 
     fn observe(
@@ -163,7 +176,7 @@ impl RuleWatch {
         moment: AlertMoment,
         found: &mut dyn FnMut(Found),
     ) {
-        let Self { detector, rules } = self;
+        let Self { detector, rules, .. } = self;
         let seen = Seen { time_ns: time_of(call, moment), pcpu: call.id.pcpu, sequence: call.id.sequence };
         let moment = match moment {
             AlertMoment::Entry => Moment::Entry,

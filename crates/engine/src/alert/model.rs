@@ -135,6 +135,9 @@ pub enum ReportKind {
     Alert,
     /// A [`Storm`].
     Storm,
+    /// A [`RuleOff`].
+    #[serde(rename = "rule-off")]
+    RuleOff,
 }
 
 /// An earlier step of a sequence.
@@ -214,6 +217,27 @@ pub struct Storm {
     pub domains: Vec<u16>,
 }
 
+/// A rule is judged no more until rules are loaded again: it took too many steps. The sensor has dropped it at the same
+/// call, if it was to refuse or pause calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleOff {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// [`ReportKind::RuleOff`].
+    #[serde(rename = "type")]
+    pub kind: ReportKind,
+    /// When: the time of the call that it took too long for.
+    pub time: String,
+    /// The same in nanoseconds since the Unix epoch.
+    pub time_ns: i64,
+    /// The rule.
+    pub rule: Arc<AlertRule>,
+    /// The domain whose call it was.
+    pub domain: u16,
+    /// The call on one line, for people.
+    pub line: String,
+}
+
 /// What goes to an output.
 #[derive(Clone, Debug)]
 pub enum Report {
@@ -221,4 +245,6 @@ pub enum Report {
     Alert(Box<Alert>),
     /// Many at once.
     Storm(Storm),
+    /// A rule that is judged no more.
+    RuleOff(RuleOff),
 }

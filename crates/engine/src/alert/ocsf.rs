@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::model::{Action, ActionTaken, Alert, AlertRule, Report, Severity, Storm};
+use super::model::{Action, ActionTaken, Alert, AlertRule, Report, RuleOff, Severity, Storm};
 
 const VERSION: &str = "1.4.0";
 const CATEGORY_FINDINGS: u32 = 2;
@@ -19,6 +19,7 @@ pub(super) fn write_line(out: &mut String, report: &Report) {
     let object = match report {
         Report::Alert(alert) => of_alert(alert),
         Report::Storm(storm) => of_storm(storm),
+        Report::RuleOff(off) => of_rule_off(off),
     };
     out.push_str(&object.to_string());
 }
@@ -57,6 +58,16 @@ fn of_storm(storm: &Storm) -> Value {
     let resource = |domain: &u16| json!({ "type": "domain", "uid": domain.to_string() });
     object["resources"] = storm.domains.iter().map(resource).collect();
     object["unmapped"] = json!({ "hypovisor": storm });
+    object
+}
+
+fn of_rule_off(off: &RuleOff) -> Value {
+    let message = format!("The rule took too long and is switched off: {}", off.rule.title);
+    let uid = format!("{}:off:{}", off.rule.id, off.time_ns);
+    let mut object = finding(&off.rule, off.time_ns, &message, &uid, 1);
+    object["resources"] = json!([{ "type": "domain", "uid": off.domain.to_string() }]);
+    object["raw_data"] = off.line.clone().into();
+    object["unmapped"] = json!({ "hypovisor": off });
     object
 }
 

@@ -45,6 +45,9 @@ impl AlertFormat {
             (Self::Json, Report::Storm(storm)) => {
                 out.push_str(&serde_json::to_string(storm).unwrap_or_default())
             }
+            (Self::Json, Report::RuleOff(off)) => {
+                out.push_str(&serde_json::to_string(off).unwrap_or_default())
+            }
             (Self::Ocsf, report) => ocsf::write_line(out, report),
             (Self::Syslog, report) => syslog::write_line(out, report),
         }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::detection::{Detection, Found, time_of};
 use super::history::History;
 use super::model::{
-    ActionTaken, Alert, AlertMoment, AlertRule, EventObject, Report, ReportKind, SCHEMA, Step, Storm,
+    ActionTaken, Alert, AlertMoment, AlertRule, EventObject, Report, ReportKind, RuleOff, SCHEMA, Step, Storm,
 };
 use super::output::{AlertError, AlertOutput};
 use super::storm::Limiter;
@@ -163,7 +163,27 @@ impl<O: AlertOutput> Alerter<O> {
         self.detection.observe(call, kind, moment, &mut |one| found.push(one));
         let outcome = found.drain(..).try_for_each(|one| self.raise(call, moment, one));
         self.found = found;
-        outcome
+        outcome?;
+        while let Some(rule) = self.detection.take_switched_off() {
+            self.tell_switched_off(rule, call)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn tell_switched_off(&mut self, rule: Arc<AlertRule>, call: &Call<'_>) -> Result<(), AlertError> {
+        let (mut time, mut line) = (String::new(), String::new());
+        utc::write_rfc3339(&mut time, call.time_ns);
+        event_line::write_line(&mut line, call, Detail::Line);
+        self.output.report(&Report::RuleOff(RuleOff {
+            schema: SCHEMA,
+            kind: ReportKind::RuleOff,
+            time,
+            time_ns: call.time_ns,
+            rule,
+            domain: call.caller.domain,
+            line,
+        }))
     }
 
     #[cold]

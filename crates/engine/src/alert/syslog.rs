@@ -21,6 +21,7 @@ pub(super) fn write_line(out: &mut String, report: &Report) {
     let (kind, rule, time) = match report {
         Report::Alert(alert) => ("alert", &alert.rule, &alert.time),
         Report::Storm(storm) => ("storm", &storm.rule, &storm.time),
+        Report::RuleOff(off) => ("rule-off", &off.rule, &off.time),
     };
     write_header(out, rule, time, kind);
     let _ = write!(out, "[hypovisor@{ENTERPRISE}");
@@ -44,6 +45,11 @@ pub(super) fn write_line(out: &mut String, report: &Report) {
             write_parameter(out, "count", &storm.count.to_string());
             let _ = write!(out, "] {} more alerts within a second: ", storm.held_back);
             write_text(out, &rule.title);
+        }
+        Report::RuleOff(off) => {
+            write_parameter(out, "domain", &off.domain.to_string());
+            out.push_str("] The rule took too long and is switched off: ");
+            out.push_str(&off.line);
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Alerts in each form, storms, and a replay against the session itself.
 
+use hypovisor_abi::capture::{Phase, capture};
+use hypovisor_abi::fuzzing::Copier;
+use hypovisor_abi::xen::XEN;
 use hypovisor_event::record::{Caller, CallerMode, Entry, Exit, Record};
 use hypovisor_event::verdict::{Intervention, Verdict};
 use hypovisor_rules::Rules;
@@ -211,6 +214,32 @@ fn a_line_of_syslog_has_its_parts_and_no_foreign_line_end() {
     let parameters = "[hypovisor@32473 rule=\"profile/call\" severity=\"medium\" domain=\"3\" \
                       domain_name=\"a\\\"\\]?b\" taken=\"observed\" count=\"1\"] pv domain 3 made console_io/";
     assert!(words[6].starts_with(parameters), "{}", words[6]);
+}
+
+/// A list of 512 updates, each compared with each.
+#[test]
+fn a_rule_that_takes_too_long_is_switched_off_and_told() {
+    let text = "id: SLOW\ntitle: t\ndescription: d\nblind_spots: b\nreferences: [none]\nseverity: high\ntags: []\n\
+                on: mmu_update\nwhen: args.ureqs.all(u, args.ureqs.all(v, u.val + v.val < 0x1000000))";
+    let rules = Rules::from_texts(vec![("SLOW.yaml".into(), text.to_owned())]).unwrap();
+    let slow = call(1, [0x4000, 512, 0, 0x7ff0, 0, 0], Outcome::Unfinished);
+    let mut memory = Copier::new(|_| Some(0));
+    capture(&XEN, &slow.registers, Phase::Entry, &mut memory);
+    let slow = Call { entry_segments: &memory.out, ..slow };
+    let detection = Detection::default().with_rules(rules.into());
+    let mut alerter = Alerter::replaying(detection, Vec::new());
+    alerter.entered(&slow).unwrap();
+    alerter.entered(&slow).unwrap();
+    let told = std::mem::take(alerter.output());
+    let [Report::RuleOff(off)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((off.rule.id.as_str(), off.domain), ("SLOW", 3));
+    for (format, part) in [
+        (AlertFormat::Json, "\"type\":\"rule-off\""),
+        (AlertFormat::Ocsf, "switched off"),
+        (AlertFormat::Syslog, " rule-off [hypovisor@32473 rule=\"SLOW\""),
+    ] {
+        assert!(lines(format, &told)[0].contains(part));
+    }
 }
 
 #[test]

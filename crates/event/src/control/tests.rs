@@ -1,5 +1,8 @@
 //! Messages there and back, and messages that are none.
 
+use hypovisor_machine::Gpa;
+
+use super::wire::kind;
 use super::*;
 use proptest::prelude::*;
 

@@ -1,6 +1,8 @@
 //! Records there and back, and bytes that are none.
 
 use super::*;
+use crate::injection::InjectionStatus;
+use crate::verdict::Verdict;
 use proptest::prelude::*;
 
 fn arbitrary_entry() -> impl Strategy<Value = Entry> {

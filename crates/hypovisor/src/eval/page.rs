@@ -53,14 +53,29 @@ pub(crate) fn html(score: &Value) -> String {
             ],
         );
     }
-    out.push_str("</table><h2>Not rehearsed, and why</h2><p>");
-    out.push_str(&escape(&items(&score["not_rehearsed"]).map(text).collect::<Vec<_>>().join(", ")));
-    out.push_str(". The reasons stand in attacks/not-rehearsed.md.</p><table>");
-    for skipped in items(&score["skipped"]) {
-        row(&mut out, &[text(&skipped["campaign"]), text(&skipped["why"])]);
+    out.push_str("</table><h2>Not detected, and why</h2><table><tr><th>campaign or rule<th>what became of it<th>why</tr>");
+    for (what, became, why) in undetected(score) {
+        row(&mut out, &[what, became.to_owned(), why]);
+    }
+    out.push_str("</table><h2>Versions</h2><table>");
+    for bundle in ["xen_packages", "qemu_packages"] {
+        for (package, version) in score["versions"][bundle].as_object().into_iter().flatten() {
+            row(&mut out, &[package.clone(), text(version)]);
+        }
     }
     out.push_str("</table>");
     out
+}
+
+/// Attacks that were missed, campaigns that were not made, rules that no campaign rehearses.
+fn undetected(score: &Value) -> Vec<(String, &'static str, String)> {
+    let missed = items(&score["campaigns"]).filter(|campaign| !campaign["why_missed"].is_null());
+    let missed = missed.map(|campaign| (text(&campaign["id"]), "missed", text(&campaign["why_missed"])));
+    let skipped = items(&score["skipped"]);
+    let skipped = skipped.map(|one| (text(&one["campaign"]), "not made", text(&one["why"])));
+    let silent = items(&score["not_rehearsed"]);
+    let silent = silent.map(|one| (text(&one["rule"]), "not rehearsed", text(&one["why"])));
+    missed.chain(skipped).chain(silent).collect()
 }
 
 fn write_campaign(out: &mut String, campaign: &Value) {
@@ -120,6 +135,11 @@ fn facts(score: &Value) -> Vec<(String, String)> {
             false_alerts["high_or_critical"]
         ),
     ));
+    if let Some(ratio) = score["cost"]["ratio_of_medians"].as_f64() {
+        let best = score["cost"]["ratio_of_best_rounds"].as_f64().unwrap_or(0.0);
+        let text = format!("a null hypercall takes {ratio:.2} times as long ({best:.2} in best rounds)");
+        facts.push(("cost of the rules".to_owned(), text));
+    }
     let milliseconds = |key: &str| score["latency"][key].as_f64().unwrap_or(0.0) / 1e6;
     facts.push((
         "call to alert".to_owned(),

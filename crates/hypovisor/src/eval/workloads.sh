@@ -1,6 +1,6 @@
-# The benign workloads of `hypovisor eval`, run in dom0 with a PV and a PVH Linux guest. Each tells when it begins and ends; one
-# that fails is told too, and counts for as far as it went.
-# With quick=yes none is run.
+# The benign workloads of `hypovisor eval`, run in dom0 with a PV and a PVH Linux guest and a small HVM guest. Each tells when
+# it begins and ends; one that fails is told too, and counts for as far as it went. Then the cost of rules is measured.
+# With quick=yes nothing of that is done.
 workload() {
     [ -z "$quick" ] || return 0
     echo "begin $1"
@@ -57,7 +57,37 @@ firmware() {
     xl destroy hvm
 }
 
-# A PVH Linux panics in its first user process in one boot of eight, watched or not, so it gets more than one try.
+# Waits for a domain to end by itself.
+ended() {
+    tries=0
+    while xl domid "$1" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] || return 1
+        sleep 0.2
+    done
+}
+
+network() {
+    ip link add lab0 type bridge && ip addr add 10.99.0.1/24 dev lab0 && ip link set lab0 up || return 1
+    # Where the guests send what they read.
+    while :; do nc -l -p 9000 >/dev/null; done &
+}
+
+# A guest of this kind that writes and reads a disk and sends it over the network, by the paravirtual drivers.
+disk_and_network() {
+    rm -f /var/log/xen/console/guest-io.log
+    dd if=/dev/zero of=/tmp/io.img bs=1M count=8 2>/dev/null
+    xl create /lab/domu/pv.cfg 'name="io"' "type=\"$1\"" 'extra="console=hvc0 quiet panic=1 lab.io"' \
+        "disk=['/tmp/io.img,raw,xvda,w']" "vif=['bridge=lab0']" || return 1
+    ended io || xl destroy io
+    grep -q "used disk and network" /var/log/xen/console/guest-io.log
+}
+
+# A PVH Linux panics in its first user processes in one boot of eight, watched or not, so it gets more than one try.
+disk_and_network_pvh() {
+    disk_and_network pvh || disk_and_network pvh || disk_and_network pvh
+}
+
 /lab/bin/lab-domus --hold pv >&2 || exit 1
 /lab/bin/lab-domus --hold pvh >&2 || /lab/bin/lab-domus --hold pvh >&2 || /lab/bin/lab-domus --hold pvh >&2 || exit 1
 
@@ -69,6 +99,23 @@ workload storms storms
 workload life-cycles life_cycles
 workload firmware firmware
 workload saving saving
+[ -n "$quick" ] || network
+workload disk-and-network-pv disk_and_network pv
+workload disk-and-network-pvh disk_and_network_pvh
+
+# The call that does least, timed by a guest of its own with rules and without, by turns.
+[ -n "$quick" ] || for round in 1 2 3; do
+    for rules in with without; do
+        echo "cost $rules"
+        # For hypovisor to take the rules out of force, or put them back.
+        sleep 1
+        xl create /lab/files/null-pv.cfg 'extra="rounds=200 calls=1000 warmup=20000 marks=0"' >&2 && ended null-pv
+        sed -n 's/.*median_ticks=\([0-9]*\) min_ticks=\([0-9]*\).*/ticks \1 \2/p' \
+            /var/log/xen/console/guest-null-pv.log | tail -n 1
+    done
+done
+
+xl create /lab/files/hold-hvm.cfg >&2
 echo domains
 xl list | tail -n +2 | while read -r name id rest; do echo "domain $id $name"; done
 echo campaigns

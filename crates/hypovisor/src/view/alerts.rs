@@ -138,6 +138,9 @@ impl Printer<'_> {
                 };
                 self.line = format!("    ^ {severity} {id}: {title}{reason}{taken}");
             }
+            Report::RuleOff(off) => {
+                self.line = format!("    ! {} took too long for this call and is switched off", off.rule.id);
+            }
             Report::Storm(storm) => {
                 self.line =
                     format!("    … {} more alerts of {} within a second", storm.held_back, storm.rule.id);

@@ -1,72 +1,17 @@
 //! The engine is killed: the VM runs on, what was recorded stays readable, another engine takes over. And QEMU is
 //! killed: the engine ends in order.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hypovisor_engine::recording::{RecordedCall, Recording, State};
-use hypovisor_lab::{Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion};
 
-use crate::support::{error_line, hypovisor, one_machine, run};
+use crate::support::{Driven, error_line, hypovisor, one_machine, run};
 
 /// Makes hypercalls all the time and tells how far it is, every fifth of a second.
 const TICKING: &str =
     "i=0; while [ $i -lt 60 ]; do xl list >/dev/null; echo tick $i; sleep 0.2; i=$((i+1)); done\n";
-
-/// How long anything here may take.
-const PATIENCE: Duration = Duration::from_secs(240);
-
-/// A lab machine that is driven in the background while the test does things to its processes.
-struct Ticking {
-    session: Mutex<Session>,
-    said: Mutex<String>,
-    _dir: tempfile::TempDir,
-}
-
-impl Ticking {
-    fn new() -> Self {
-        let lab = Lab::open().unwrap();
-        let prepared = lab.prepare(XenVersion::V4_20, QemuVersion::V10_0, &mut Silent).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let script = dir.path().join("script");
-        std::fs::File::create(&script).unwrap().write_all(TICKING.as_bytes()).unwrap();
-        let work = Work { script: Some(script), ..Work::default() };
-        let session = Session::new(&prepared, &Machine::default(), &work).unwrap();
-        Self { session: Mutex::new(session), said: Mutex::new(String::new()), _dir: dir }
-    }
-
-    fn start(&self, recording: &Path) -> Child {
-        let session = self.session.lock().unwrap();
-        let qemu = session.command();
-        let mut command = hypovisor();
-        command.envs(qemu.env.iter().cloned()).arg("run").arg("--record").arg(recording);
-        command.arg("--").arg(&qemu.program).args(&qemu.args);
-        command.stderr(Stdio::piped()).spawn().unwrap()
-    }
-
-    /// Follows the machine to its end.
-    fn drive(&self) -> bool {
-        struct Listener<'a>(&'a Mutex<String>);
-        impl Observer for Listener<'_> {
-            fn stdout(&mut self, bytes: &[u8]) {
-                self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
-            }
-        }
-        let mut listener = Listener(&self.said);
-        self.session.lock().unwrap().drive(&mut listener, Instant::now() + PATIENCE).is_ok()
-    }
-
-    fn wait_for(&self, what: &str) {
-        let start = Instant::now();
-        while !self.said.lock().unwrap().contains(what) {
-            assert!(start.elapsed() < PATIENCE, "{what:?} was never said");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
 
 fn calls(recording: &Path) -> Vec<RecordedCall> {
     Recording::open(recording).unwrap().calls().unwrap().collect::<Result<_, _>>().unwrap()
@@ -79,12 +24,13 @@ fn now_ns() -> i64 {
 #[test]
 fn the_vm_outlives_the_engine_and_another_one_takes_over() {
     let _machine = one_machine();
-    let (ticking, dir) = (Ticking::new(), tempfile::tempdir().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let ticking = Driven::new(dir.path(), TICKING);
     let recording = dir.path().join("recording");
     std::thread::scope(|scope| {
         let mut engine = ticking.start(&recording);
         let machine = scope.spawn(|| ticking.drive());
-        ticking.wait_for("tick 5\n");
+        ticking.wait_for("tick 5");
         engine.kill().unwrap();
         engine.wait().unwrap();
         let killed_at = now_ns();
@@ -97,7 +43,7 @@ fn the_vm_outlives_the_engine_and_another_one_takes_over() {
             (killed_at - last) / 1_000_000
         );
         assert_eq!(Recording::open(&recording).unwrap().manifest().state, State::Running);
-        ticking.wait_for("tick 15\n");
+        ticking.wait_for("tick 15");
 
         run(hypovisor().arg("attach").arg(&recording), 0);
         assert!(machine.join().unwrap(), "the machine came to its own end");
@@ -125,12 +71,13 @@ fn assert_taken_over(recording: &Path, before: &[RecordedCall]) {
 #[test]
 fn the_engine_ends_in_order_when_qemu_is_killed() {
     let _machine = one_machine();
-    let (ticking, dir) = (Ticking::new(), tempfile::tempdir().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let ticking = Driven::new(dir.path(), TICKING);
     let recording = dir.path().join("recording");
     std::thread::scope(|scope| {
         let engine = ticking.start(&recording);
         let machine = scope.spawn(|| ticking.drive());
-        ticking.wait_for("tick 2\n");
+        ticking.wait_for("tick 2");
         let qemu = Recording::open(&recording).unwrap().manifest().qemu_pid;
         Command::new("kill").args(["-9", &qemu.to_string()]).status().unwrap();
         let output = engine.wait_with_output().unwrap();

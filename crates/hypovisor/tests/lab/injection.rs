@@ -1,12 +1,14 @@
 //! Calls injected into running guests return what they should, and the guests are as if nothing had been.
 
+use std::time::Duration;
+
 use hypovisor_engine::remote::{Ended, Engine, InjectionRequest, Request, Status};
 
-use crate::support::{LabRun, one_machine};
+use crate::support::{Driven, LabRun, one_machine, run};
 
-/// Runs `intact` as a PV and as a PVH guest, which look at themselves after every call of theirs, and shows what they found.
+/// Runs `intact` as a guest of each kind, which looks at itself after every call of its own, and shows what it found.
 const SCRIPT: &str = "set -e
-for guest in intact-pv intact-pvh; do
+for guest in intact-pv intact-pvh intact-hvm; do
     xl create /lab/files/$guest.cfg >&2
     echo ready $(xl domid $guest)
     tries=0
@@ -15,6 +17,16 @@ for guest in intact-pv intact-pvh; do
     done
     cat /var/log/xen/console/guest-$guest.log
 done
+";
+/// Destroys a guest amid what is injected into it, and runs another one to its end.
+const DEATH: &str = "set -e
+for calls in 1000000000 1000000; do
+    xl create /lab/files/intact-pv.cfg extra=\\\"calls=$calls\\\" >&2
+    echo ready $(xl domid intact-pv)
+    [ $calls = 1000000 ] || { sleep 4; xl destroy intact-pv; }
+done
+while xl domid intact-pv >/dev/null 2>&1; do sleep 0.1; done
+cat /var/log/xen/console/guest-intact-pv.log
 ";
 /// `XENVER_version` of Xen 4.20.
 const VERSION: i64 = 0x4_0014;
@@ -81,12 +93,77 @@ fn inject(engine: &mut Engine, domain: u16, count: u64) {
     }
 }
 
+/// The samples in turn, until one is not made or the engine is gone; how many were. Those that were have to have the right result.
+fn inject_until_the_end(engine: &mut Engine, domain: u16) -> u64 {
+    let samples = samples();
+    let sample = |id: u64| &samples[(id % samples.len() as u64) as usize];
+    let mut made = 0;
+    for id in 0.. {
+        if engine.ask(&Request::Inject(sample(id).request(id, domain))).is_err() {
+            break;
+        }
+        if id < PIPELINE {
+            continue;
+        }
+        let Ok(answer) = engine.answer() else { break };
+        let ended: Ended = serde_json::from_value(answer).unwrap();
+        if ended.status != Status::Done {
+            break;
+        }
+        assert_eq!(ended.result, Some(sample(ended.id).result), "{ended:?}");
+        made += 1;
+    }
+    made
+}
+
+#[test]
+fn a_domain_may_die_amid_injections() {
+    let _machine = one_machine();
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = LabRun::start(dir.path(), DEATH, &[]);
+    let domain = |ready: String| ready.trim_start_matches("ready ").parse().unwrap();
+    let dies = domain(run.next_line("ready "));
+    let made = inject_until_the_end(&mut run.engine(), dies);
+    assert!(made > 1000, "only {made} were made before the domain died");
+    let lives = domain(run.next_line("ready "));
+    inject(&mut run.engine(), lives, 1000);
+    let found = run.next_line("intact: calls=");
+    assert!(found.contains("differences=0 "), "{found}");
+    assert!(run.wait().success());
+}
+
+#[test]
+fn an_engine_killed_amid_injections_leaves_its_vcpu_to_the_guest() {
+    let _machine = one_machine();
+    let dir = tempfile::tempdir().unwrap();
+    let (recording, script) = (dir.path().join("recording"), SCRIPT.replace(" intact-pvh intact-hvm", ""));
+    let machine = Driven::new(dir.path(), &script);
+    std::thread::scope(|scope| {
+        let mut engine = machine.start(&recording);
+        let driven = scope.spawn(|| machine.drive());
+        let domain = machine.wait_for("ready ").parse().unwrap();
+        let mut client = machine.engine();
+        let injector = scope.spawn(move || inject_until_the_end(&mut client, domain));
+        std::thread::sleep(Duration::from_secs(2));
+        engine.kill().unwrap();
+        engine.wait().unwrap();
+        let made = injector.join().unwrap();
+        assert!(made > 500, "only {made} were made before the engine was killed");
+        let second = scope.spawn(|| run(machine.attach().arg(&recording), 0));
+        inject(&mut machine.engine(), domain, 500);
+        let found = machine.wait_for("intact: calls=");
+        assert!(found.contains("differences=0 "), "{found}");
+        assert!(driven.join().unwrap(), "the machine came to its own end");
+        second.join().unwrap();
+    });
+}
+
 #[test]
 fn a_guest_is_as_before_through_a_hundred_thousand_injections() {
     let _machine = one_machine();
     let dir = tempfile::tempdir().unwrap();
     let mut run = LabRun::start(dir.path(), SCRIPT, &[]);
-    for (guest, count) in [("PV", 100_000), ("PVH", 2_000)] {
+    for (guest, count) in [("PV", 100_000), ("PVH", 2_000), ("HVM", 2_000)] {
         let ready = run.next_line("ready ");
         let domain = ready.trim_start_matches("ready ").parse().unwrap();
         let mut engine = run.engine();

@@ -5,9 +5,12 @@ use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hypovisor_engine::remote::Engine;
-use hypovisor_lab::guests;
+use hypovisor_lab::{
+    Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion, guests,
+};
 
 /// Held by a test while its machine runs: two machines would only slow each other down.
 pub(crate) fn one_machine() -> MutexGuard<'static, ()> {
@@ -44,8 +47,7 @@ impl LabRun {
 
     /// The engine, to be asked for things.
     pub(crate) fn engine(&self) -> Engine {
-        let session = std::fs::read_dir(&self.runtime).unwrap().next().unwrap().unwrap().path();
-        Engine::connect(&session.join("engine")).unwrap()
+        engine_in(&self.runtime).unwrap()
     }
 
     /// Waits for the script's end.
@@ -61,6 +63,93 @@ impl Drop for LabRun {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32);
         let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
         let _ = self.child.wait();
+    }
+}
+
+/// The engine whose sockets are in this runtime directory, if one listens.
+fn engine_in(runtime: &Path) -> Option<Engine> {
+    let session = std::fs::read_dir(runtime).unwrap().next()?.unwrap().path();
+    Engine::connect(&session.join("engine")).ok()
+}
+
+/// A lab machine that the test drives itself, in the background, so that it can do things to the processes that watch it.
+pub(crate) struct Driven {
+    session: Mutex<Session>,
+    said: Mutex<String>,
+    runtime: PathBuf,
+}
+
+/// How long anything in a driven machine may take.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+impl Driven {
+    /// With the small guests in `/lab/files`.
+    pub(crate) fn new(dir: &Path, script: &str) -> Self {
+        let (files, runtime, script_file) = (dir.join("files"), dir.join("runtime"), dir.join("script"));
+        guests::build(&files).unwrap();
+        std::fs::create_dir(&runtime).unwrap();
+        std::fs::write(&script_file, script).unwrap();
+        let lab = Lab::open().unwrap();
+        let prepared = lab.prepare(XenVersion::V4_20, QemuVersion::V10_0, &mut Silent).unwrap();
+        let work = Work { script: Some(script_file), files: Some(files), ..Work::default() };
+        let session = Session::new(&prepared, &Machine::default(), &work).unwrap();
+        Self { session: Mutex::new(session), said: Mutex::new(String::new()), runtime }
+    }
+
+    /// Starts QEMU, watched.
+    pub(crate) fn start(&self, recording: &Path) -> Child {
+        let session = self.session.lock().unwrap();
+        let qemu = session.command();
+        let mut command = hypovisor();
+        command.envs(qemu.env.iter().cloned()).arg("run").arg("--record").arg(recording);
+        command.arg("--").arg(&qemu.program).args(&qemu.args);
+        command.env("XDG_RUNTIME_DIR", &self.runtime).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The command of an engine that takes over.
+    pub(crate) fn attach(&self) -> Command {
+        let mut command = hypovisor();
+        command.env("XDG_RUNTIME_DIR", &self.runtime).arg("attach");
+        command
+    }
+
+    /// Follows the machine to its end.
+    pub(crate) fn drive(&self) -> bool {
+        struct Listener<'a>(&'a Mutex<String>);
+        impl Observer for Listener<'_> {
+            fn stdout(&mut self, bytes: &[u8]) {
+                self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+            }
+        }
+        let mut listener = Listener(&self.said);
+        self.session.lock().unwrap().drive(&mut listener, Instant::now() + PATIENCE).is_ok()
+    }
+
+    /// Waits until the script has said this, and returns the rest of that line.
+    pub(crate) fn wait_for(&self, what: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let said = self.said.lock().unwrap();
+            let rest = said.split_once(what).map(|(_, rest)| rest);
+            if let Some((line, _)) = rest.and_then(|rest| rest.split_once('\n')) {
+                return line.to_owned();
+            }
+            drop(said);
+            assert!(start.elapsed() < PATIENCE, "{what:?} was never said");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The engine that watches, to be asked for things; waits for one.
+    pub(crate) fn engine(&self) -> Engine {
+        let start = Instant::now();
+        loop {
+            if let Some(engine) = engine_in(&self.runtime) {
+                return engine;
+            }
+            assert!(start.elapsed() < PATIENCE, "no engine listens");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

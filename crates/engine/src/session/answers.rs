@@ -1,0 +1,103 @@
+//! What the sensor asks: where its hooks go, and how L1's structures are laid out.
+
+use std::os::fd::AsFd;
+
+use hypovisor_event::control::{self, FrameLayout, Hook, HookKind, Message};
+use hypovisor_l1::{Image, Layout, Profile, VmEntryKind};
+use hypovisor_machine::{Gva, VirtualMemory};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::{Session, SessionError};
+
+impl Session {
+    /// Answers all that has been asked.
+    pub(super) fn answer(&mut self) -> Result<(), SessionError> {
+        while !self.closed && self.readable() {
+            match control::receive(&self.socket) {
+                Ok((Message::NeedHooks { cr3, rip, .. }, _)) => self.answer_hooks(cr3, rip)?,
+                Ok((Message::NeedLayout { cr3, frame, .. }, _)) => self.answer_layout(cr3, frame)?,
+                Ok(_) => {}
+                Err(_) => self.closed = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn readable(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(ready) if ready > 0)
+    }
+
+    fn answer_hooks(&mut self, cr3: u64, rip: Gva) -> Result<(), SessionError> {
+        let profile = match self.profile(cr3, rip) {
+            Ok(profile) => profile,
+            Err(error) => {
+                control::send(&self.socket, &Message::Refuse, &[])?;
+                return Err(error);
+            }
+        };
+        // The layout is settled at the first hypercall only, where it can be checked against live structures.
+        control::send(&self.socket, &Message::Hooks(hooks(&profile), None), &[])?;
+        self.note.profile = Some(profile);
+        self.leave_note()
+    }
+
+    fn profile(&self, cr3: u64, rip: Gva) -> Result<Profile, SessionError> {
+        let Some(ram) = &self.ram else { return Err(SessionError::NotASensor) };
+        let image = Image::from_memory(&VirtualMemory::new(ram, cr3), rip)?;
+        let Some(path) = &self.symbols else {
+            return Ok(Profile::build(&image, None)?.0);
+        };
+        let contents =
+            std::fs::read(path).map_err(|source| SessionError::Symbols { path: path.clone(), source })?;
+        let name = path.display().to_string();
+        Ok(Profile::build(&image, Some((&name, &contents)))?.0)
+    }
+
+    fn answer_layout(&mut self, cr3: u64, frame: Gva) -> Result<(), SessionError> {
+        let (Some(ram), Some(profile)) = (&self.ram, &mut self.note.profile) else {
+            return Err(SessionError::NotASensor);
+        };
+        let settled = profile.settle_layout(&VirtualMemory::new(ram, cr3), frame);
+        let layout = profile.layout.as_ref().and_then(frame_layout).ok_or(SessionError::Multicall);
+        match settled.map_err(SessionError::from).and(layout) {
+            Ok(layout) => control::send(&self.socket, &Message::Layout(layout), &[])?,
+            Err(error) => {
+                control::send(&self.socket, &Message::Refuse, &[])?;
+                return Err(error);
+            }
+        }
+        self.leave_note()
+    }
+}
+
+fn hooks(profile: &Profile) -> Vec<Hook> {
+    let found = &profile.hooks;
+    let pairs = [
+        (HookKind::PvEntry, HookKind::PvExit, found.pv.iter().collect::<Vec<_>>()),
+        (HookKind::HvmEntry, HookKind::HvmExit, found.hvm.iter().collect()),
+        (HookKind::InnerEntry, HookKind::InnerExit, found.multicall.iter().collect()),
+    ];
+    let mut hooks = Vec::new();
+    for (entry, exit, calls) in pairs {
+        for call in calls {
+            hooks.push(Hook { kind: entry, gva: call.entry.address });
+            hooks.extend(call.results.iter().map(|site| Hook { kind: exit, gva: site.address }));
+        }
+    }
+    let vmruns = found.vm_entries.iter().filter(|entry| entry.kind == VmEntryKind::Vmrun);
+    hooks.extend(vmruns.map(|entry| Hook { kind: HookKind::Vmrun, gva: entry.instruction.address }));
+    hooks
+}
+
+fn frame_layout(layout: &Layout) -> Option<FrameLayout> {
+    Some(FrameLayout {
+        processor_id: layout.processor_id,
+        current_vcpu: layout.current_vcpu,
+        vcpu_id: layout.vcpu.vcpu_id,
+        vcpu_domain: layout.vcpu.domain,
+        domain_id: layout.domain.domain_id,
+        multicall_call: layout.multicall_call?,
+    })
+}
