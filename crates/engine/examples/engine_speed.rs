@@ -1,15 +1,16 @@
-//! How fast the engine is, on real calls: `engine_speed RECORDING CALLS`.
+//! How fast the engine is, on real calls: `engine_speed RECORDING CALLS [RULES]`.
 //!
 //! Replays a recording's calls through a real ring, again and again until so many have passed, and does with each
-//! what the engine does (drain, pair, learn, record) and decodes every field of it besides. All on one thread;
-//! filling the ring is not counted. Prints one JSON object.
+//! what the engine does (drain, pair, learn, record) and decodes every field of it besides; with rules, it is judged by
+//! them. All on one thread; filling the ring is not counted. Prints one JSON object.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hypovisor_abi::decode::{Group, Missing, Sink, Value, decode};
 use hypovisor_abi::xen::XEN;
 use hypovisor_abi::{Scalar, SubOp};
+use hypovisor_engine::alert::{AlertError, AlertSink, Alerter, Detection, Report};
 use hypovisor_engine::call::{Call, CallSink, Loss};
 use hypovisor_engine::clock::Clock;
 use hypovisor_engine::domains::Domains;
@@ -22,6 +23,7 @@ use hypovisor_event::ring::Producer;
 use hypovisor_event::verdict::Intervention;
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::clock::now_ticks;
+use hypovisor_rules::Rules;
 
 /// Calls taken from the recording.
 const SAMPLE: usize = 200_000;
@@ -34,14 +36,18 @@ type AnyError = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), AnyError> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "usage: engine_speed RECORDING CALLS";
+    let usage = "usage: engine_speed RECORDING CALLS [RULES]";
     let recording = PathBuf::from(arguments.next().ok_or(usage)?);
     let wanted: u64 = arguments.next().ok_or(usage)?.parse()?;
+    let rules = arguments.next().map(|dir| Rules::load(Path::new(&dir))).transpose()?;
     let sample: Vec<RecordedCall> =
         Recording::open(&recording)?.calls()?.take(SAMPLE).collect::<Result<_, _>>()?;
     let rings = Rings::create(RingGeometry::new(1, RING_BYTES))?;
     let scratch = tempfile::tempdir()?;
-    let (spent, passed, fields) = replay(&rings, &sample, wanted, scratch.path())?;
+    let alerter = rules.map(|rules| {
+        Alerter::replaying(Detection::default().with_rules(rules.into()), Vec::new())
+    });
+    let (spent, passed, fields) = replay(&rings, &sample, wanted, scratch.path(), alerter)?;
     let report = serde_json::json!({
         "events": passed,
         "events_per_s": passed as f64 / spent.as_secs_f64(),
@@ -57,33 +63,35 @@ fn replay(
     rings: &Rings,
     sample: &[RecordedCall],
     wanted: u64,
-    scratch: &std::path::Path,
+    scratch: &Path,
+    alerter: Option<Alerter<Vec<Report>>>,
 ) -> Result<(Duration, u64, u64), AnyError> {
     let mut producer = rings.producer(0)?;
     let mut drain = Drain::new(vec![rings.consumer(0)?]);
     let clock = Clock::measure();
     let recorder = Recorder::create(&scratch.join("r"), Manifest::default(), RecorderOptions::default())?;
-    let mut engine = Engine { recorder, domains: Domains::default(), calls: 0, fields: Fields(0) };
+    let inner = Engine { recorder, domains: Domains::default(), calls: 0, fields: Fields(0) };
+    let mut sink = AlertSink { inner, alerter };
     let (mut spent, mut sequence) = (Duration::ZERO, 0);
     let mut source = sample.iter().cycle();
-    while engine.calls < wanted {
+    while sink.inner.calls < wanted {
         for call in source.by_ref().take(FILL) {
             put(&mut producer, call, sequence);
             sequence += 1;
         }
         let start = Instant::now();
-        drain.finish(&clock, &mut engine)?;
-        engine.recorder.tick()?;
+        drain.finish(&clock, &mut sink)?;
+        sink.inner.recorder.tick()?;
         spent += start.elapsed();
         remove_old_segments(&scratch.join("r"))?;
     }
     let start = Instant::now();
-    engine.recorder.finish()?;
-    Ok((spent + start.elapsed(), engine.calls, engine.fields.0))
+    sink.inner.recorder.finish()?;
+    Ok((spent + start.elapsed(), sink.inner.calls, sink.inner.fields.0))
 }
 
 /// Ten million calls would fill the disk: what is written is written, and then removed.
-fn remove_old_segments(dir: &std::path::Path) -> std::io::Result<()> {
+fn remove_old_segments(dir: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "parquet") {
@@ -125,6 +133,15 @@ fn put(producer: &mut Producer, call: &RecordedCall, sequence: u64) {
     producer.publish(len);
 }
 
+/// What may go wrong with a call.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    #[error(transparent)]
+    Alert(#[from] AlertError),
+}
+
 /// What is done with each call.
 struct Engine {
     recorder: Recorder,
@@ -134,17 +151,17 @@ struct Engine {
 }
 
 impl CallSink for Engine {
-    type Error = RecordingError;
+    type Error = Failed;
 
-    fn call(&mut self, call: &Call<'_>) -> Result<(), RecordingError> {
+    fn call(&mut self, call: &Call<'_>) -> Result<(), Failed> {
         self.calls += 1;
         self.domains.learn(call);
         decode(&XEN, &call.captured(), &mut self.fields);
-        self.recorder.call(call)
+        Ok(self.recorder.call(call)?)
     }
 
-    fn loss(&mut self, loss: &Loss) -> Result<(), RecordingError> {
-        self.recorder.loss(loss)
+    fn loss(&mut self, loss: &Loss) -> Result<(), Failed> {
+        Ok(self.recorder.loss(loss)?)
     }
 }
 

@@ -19,4 +19,5 @@ mod write;
 mod yaml;
 
 pub use learner::PolicyLearner;
+pub use self::rules::POLICY_PREFIX;
 pub use model::{Entry, Limits, Matcher, Policy, PolicyError};

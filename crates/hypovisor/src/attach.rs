@@ -39,7 +39,7 @@ pub(crate) fn attach(args: &AttachArgs) -> anyhow::Result<u8> {
     }
     session.use_monitor(runtime::qmp_beside(&socket));
     session.listen(&runtime::engine_beside(&socket)).context("cannot listen for other processes")?;
-    if args.detect.rules.is_some() || args.detect.policy.is_some() {
+    if detecting.has_rules() {
         detecting.arm(&mut session)?;
     }
     let mut watched = detecting.before(Output::resume(dir, true)?)?;

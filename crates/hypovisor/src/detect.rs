@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use hypovisor_engine::alert::{
     ActionTaken, AlertError, AlertFormat, AlertOutput, AlertSink, AlertWriter, Alerter, Detection, Report,
@@ -32,7 +32,7 @@ pub(crate) type Watched = AlertSink<Output, Box<dyn AlertOutput>>;
 pub(crate) struct DetectArgs {
     /// Rules to look for: a directory or a file (docs/rules.md); may be repeated
     #[arg(long, value_name = "DIR")]
-    pub(crate) rules: Option<PathBuf>,
+    pub(crate) rules: Vec<PathBuf>,
     /// What becomes of calls that a rule would deny or pause
     #[arg(long, value_enum, default_value = "observe")]
     pub(crate) enforce: EnforceArg,
@@ -85,31 +85,18 @@ impl From<EnforceArg> for Enforce {
 /// Rules, profile and where alerts go, loaded before anything is started.
 pub(crate) struct Detecting {
     args: DetectArgs,
+    /// The rules, the policy's among them.
     rules: Option<Arc<Rules>>,
     profile: Option<Profile>,
-    /// The policy, as rules.
-    policy: Option<Arc<Rules>>,
     ticked: Instant,
 }
 
 impl Detecting {
     /// Loads and checks all of it.
     pub(crate) fn load(args: &DetectArgs) -> anyhow::Result<Self> {
-        let rules = args.rules.as_deref().map(Rules::load).transpose()?.map(Arc::new);
-        let deny = args.enforce != EnforceArg::Observe;
-        let policy = args.policy.as_deref().map(Policy::load).transpose()?;
-        let policy =
-            policy.map(|policy| policy.to_rules(&Domains::default(), deny)).transpose()?.map(Arc::new);
-        if deny && rules.is_some() && policy.is_some() {
-            bail!(
-                "a policy and rules cannot both be enforced yet: the sensor takes one set; leave one of them out"
-            );
-        }
-        for set in [&rules, &policy].into_iter().flatten() {
-            set.for_sensor(args.enforce.into())?;
-        }
+        let rules = load_rules(args)?.map(Arc::new);
         let profile = args.profile.as_deref().map(Profile::load).transpose()?;
-        Ok(Self { args: args.clone(), rules, profile, policy, ticked: Instant::now() })
+        Ok(Self { args: args.clone(), rules, profile, ticked: Instant::now() })
     }
 
     /// Puts what looks for attacks before `output`.
@@ -120,13 +107,15 @@ impl Detecting {
         Ok(AlertSink { inner: output, alerter })
     }
 
-    /// Tells the sensor what to refuse.
+    pub(crate) const fn has_rules(&self) -> bool {
+        self.rules.is_some()
+    }
+
+    /// Tells the sensor what to refuse; nothing, if there are no rules.
     pub(crate) fn arm(&self, session: &mut Session) -> anyhow::Result<()> {
-        let blocking = if self.rules.is_some() { &self.rules } else { &self.policy };
-        let Some(rules) = blocking else { return Ok(()) };
         let enforce = self.args.enforce.into();
-        let blocking = rules.for_sensor(enforce)?;
-        let compiled = (!blocking.is_empty()).then(|| blocking.to_bytes());
+        let blocking = self.rules.as_ref().map(|rules| rules.for_sensor(enforce)).transpose()?;
+        let compiled = blocking.filter(|blocking| !blocking.is_empty()).map(|blocking| blocking.to_bytes());
         session.set_rules(compiled.as_deref(), enforce == Enforce::Deny)?;
         Ok(())
     }
@@ -172,9 +161,7 @@ impl Detecting {
 
     /// Rules with errors leave those in force that are.
     fn reload(&mut self, session: &mut Session, watched: &mut Watched) -> anyhow::Result<serde_json::Value> {
-        let path = self.args.rules.as_deref().context("this engine was started without --rules")?;
-        let rules = Rules::load(path)?;
-        rules.for_sensor(self.args.enforce.into())?;
+        let rules = load_rules(&self.args)?.context("this engine was started without --rules or --policy")?;
         self.replace_rules(Some(rules), session, watched)
     }
 
@@ -213,9 +200,6 @@ impl Detecting {
         if let Some(rules) = &self.rules {
             detection = detection.with_rules(rules.clone());
         }
-        if let Some(policy) = &self.policy {
-            detection = detection.with_policy(policy.clone());
-        }
         if let Some(profile) = &self.profile {
             detection = detection.with_profile(profile);
         }
@@ -233,6 +217,20 @@ impl Detecting {
             None => Box::new(Terminal::new()),
         })
     }
+}
+
+/// Rules and policy, which the sensor takes as one set. They are checked for it, too.
+fn load_rules(args: &DetectArgs) -> anyhow::Result<Option<Rules>> {
+    if args.rules.is_empty() && args.policy.is_none() {
+        return Ok(None);
+    }
+    let deny = args.enforce != EnforceArg::Observe;
+    let policy = args.policy.as_deref().map(Policy::load).transpose()?;
+    let texts = policy.map(|policy| policy.to_rule_texts(&Domains::default(), deny)).transpose()?;
+    let texts = texts.into_iter().flatten().map(|(id, text)| (PathBuf::from(format!("{id}.yaml")), text));
+    let rules = Rules::load_with(args.rules.iter().map(PathBuf::as_path), texts.collect())?;
+    rules.for_sensor(args.enforce.into())?;
+    Ok(Some(rules))
 }
 
 /// Shows alerts on standard error, two lines each.

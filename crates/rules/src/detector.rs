@@ -7,10 +7,10 @@
 //! A rate's window slides in sixteenths: matches count together if they lie within fifteen to sixteen sixteenths of it.
 //! So a rule never fires for less than its rate, and misses at most a burst that takes all but the whole window.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use hypovisor_verdict::{Facts, Moment, Part, RuleIndex, RuleSet, Standing};
+use rustc_hash::FxHashMap;
 
 use crate::rule::{Rate, Rule, Sequence, Window};
 use crate::rules::Rules;
@@ -255,13 +255,13 @@ impl State {
 /// A map of bounded size that forgets what has not been used for long.
 #[derive(Debug)]
 struct Generations<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: FxHashMap<K, V>,
+    old: FxHashMap<K, V>,
 }
 
 impl<K, V> Default for Generations<K, V> {
     fn default() -> Self {
-        Self { young: HashMap::new(), old: HashMap::new() }
+        Self { young: FxHashMap::default(), old: FxHashMap::default() }
     }
 }
 

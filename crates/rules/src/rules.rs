@@ -37,6 +37,23 @@ pub enum Enforce {
     Deny,
 }
 
+/// Reads the rule files at or below `path`.
+fn read_all(path: &Path, sources: &mut Vec<(PathBuf, String)>, problems: &mut Vec<Problem>) {
+    let mut files = Vec::new();
+    let before = problems.len();
+    find(path, 0, &mut files, problems);
+    files.sort();
+    if files.is_empty() && problems.len() == before {
+        problems.push(of_file(path, "there is no rule file (*.yaml) here".into()));
+    }
+    for file in files {
+        match read(&file) {
+            Ok(text) => sources.push((file, text)),
+            Err(message) => problems.push(of_file(&file, message)),
+        }
+    }
+}
+
 /// Rules cannot go to a sensor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForSensorError {
@@ -66,20 +83,22 @@ impl Rules {
     /// # Errors
     /// All that is wrong with the files.
     pub fn load(path: &Path) -> Result<Self, RulesError> {
-        let mut problems = Vec::new();
-        let mut files = Vec::new();
-        find(path, 0, &mut files, &mut problems);
-        files.sort();
-        let mut sources = Vec::new();
-        for file in files {
-            match read(&file) {
-                Ok(text) => sources.push((file, text)),
-                Err(message) => problems.push(of_file(&file, message)),
-            }
+        Self::load_with([path], Vec::new())
+    }
+
+    /// Loads files and directories as [`Rules::load`] does, and rules that are at hand as text, into one set.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn load_with<'p>(
+        paths: impl IntoIterator<Item = &'p Path>,
+        texts: Vec<(PathBuf, String)>,
+    ) -> Result<Self, RulesError> {
+        let (mut sources, mut problems) = (Vec::new(), Vec::new());
+        for path in paths {
+            read_all(path, &mut sources, &mut problems);
         }
-        if sources.is_empty() && problems.is_empty() {
-            problems.push(of_file(path, "there is no rule file (*.yaml) here".into()));
-        }
+        sources.extend(texts);
         Self::compile(sources, problems)
     }
 

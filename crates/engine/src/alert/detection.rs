@@ -9,6 +9,7 @@ use hypovisor_verdict::{End, Facts, GuestKind, Moment};
 use super::model::{Action, AlertMoment, AlertRule, Severity, Source};
 use crate::call::{Call, CallId, Outcome};
 use crate::domains::DomainKind;
+use crate::policy::POLICY_PREFIX;
 use crate::profile::{CallerKind, Deviation, DeviationKind, Profile, ProfileWatch};
 
 /// Something was found in a call.
@@ -31,21 +32,10 @@ pub struct Detection {
 }
 
 impl Detection {
-    /// Also looks for what these rules describe.
+    /// Also looks for what these rules describe. Those whose id begins with [`POLICY_PREFIX`] count as a policy's.
     #[must_use]
-    pub fn with_rules(self, rules: Arc<Rules>) -> Self {
-        self.with(rules, Source::Rule)
-    }
-
-    /// Also looks for what a policy does not list: its rules are those of
-    /// [`Policy::to_rules`](crate::policy::Policy::to_rules).
-    #[must_use]
-    pub fn with_policy(self, rules: Arc<Rules>) -> Self {
-        self.with(rules, Source::Policy)
-    }
-
-    fn with(mut self, rules: Arc<Rules>, source: Source) -> Self {
-        self.rules.push(RuleWatch::new(rules, source));
+    pub fn with_rules(mut self, rules: Arc<Rules>) -> Self {
+        self.rules.push(RuleWatch::new(rules));
         self
     }
 
@@ -158,8 +148,8 @@ struct RuleWatch {
 }
 
 impl RuleWatch {
-    fn new(rules: Arc<Rules>, source: Source) -> Self {
-        let alerts = rules.iter().map(|rule| Arc::new(of_rule(rule, source))).collect();
+    fn new(rules: Arc<Rules>) -> Self {
+        let alerts = rules.iter().map(|rule| Arc::new(of_rule(rule))).collect();
         Self { detector: Detector::new(rules), rules: alerts, off: 0 }
     }
 
@@ -192,7 +182,8 @@ impl RuleWatch {
     }
 }
 
-fn of_rule(rule: &Rule, source: Source) -> AlertRule {
+fn of_rule(rule: &Rule) -> AlertRule {
+    let source = if rule.id.starts_with(POLICY_PREFIX) { Source::Policy } else { Source::Rule };
     AlertRule {
         id: rule.id.clone(),
         title: rule.title.clone(),

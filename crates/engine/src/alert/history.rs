@@ -4,7 +4,9 @@
 //! [`MAX_DOMAINS`] domains, each with at most [`MAX_MEMORY_BYTES`] of what was captured; a call with more is kept
 //! without it and marked as cut.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
 
 use crate::call::{Call, CallId};
 
@@ -27,13 +29,14 @@ struct Kept {
 
 #[derive(Debug, Default)]
 struct Domain {
-    calls: VecDeque<Kept>,
+    /// Boxed, because they move through the queue all the time.
+    calls: VecDeque<Box<Kept>>,
     last_ns: i64,
 }
 
 /// The last calls of each domain.
 #[derive(Debug, Default)]
-pub(super) struct History(HashMap<u16, Domain>);
+pub(super) struct History(FxHashMap<u16, Domain>);
 
 impl History {
     /// Notes a call that has entered.
@@ -44,10 +47,12 @@ impl History {
         let domain = self.0.entry(call.caller.domain).or_default();
         domain.last_ns = call.time_ns;
         let spare = if domain.calls.len() < KEPT { None } else { domain.calls.pop_front() };
-        let mut kept = spare.unwrap_or_else(|| Kept {
-            call: bare(call),
-            entry_segments: Vec::new(),
-            exit_segments: Vec::new(),
+        let mut kept = spare.unwrap_or_else(|| {
+            Box::new(Kept {
+                call: bare(call),
+                entry_segments: Vec::new(),
+                exit_segments: Vec::new(),
+            })
         });
         kept.fill(call);
         domain.calls.push_back(kept);
@@ -67,13 +72,13 @@ impl History {
     pub(super) fn before(&self, call: &Call<'_>) -> impl Iterator<Item = Call<'_>> {
         let calls = self.0.get(&call.caller.domain).map(|domain| &domain.calls);
         let at = calls.and_then(|calls| calls.iter().position(|kept| kept.call.id == call.id)).unwrap_or(0);
-        calls.into_iter().flatten().take(at).skip(at.saturating_sub(SHOWN)).map(Kept::as_call)
+        calls.into_iter().flatten().take(at).skip(at.saturating_sub(SHOWN)).map(|kept| kept.as_call())
     }
 
     /// A call of `domain`, if it is still remembered.
     pub(super) fn find(&self, domain: u16, id: CallId) -> Option<Call<'_>> {
         let calls = &self.0.get(&domain)?.calls;
-        calls.iter().rev().find(|kept| kept.call.id == id).map(Kept::as_call)
+        calls.iter().rev().find(|kept| kept.call.id == id).map(|kept| kept.as_call())
     }
 
     #[cold]

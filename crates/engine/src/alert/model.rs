@@ -101,7 +101,7 @@ impl ActionTaken {
 /// What an alert says of its rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertRule {
-    /// The rule's id; `profile/…` for deviations from a profile, `policy/…` for a policy.
+    /// The rule's id; `profile/…` for deviations from a profile, `policy.…` for a policy.
     pub id: String,
     /// Its title.
     pub title: String,

@@ -65,6 +65,9 @@ impl Policy {
     }
 }
 
+/// How the ids of a policy's rules begin.
+pub const POLICY_PREFIX: &str = "policy.";
+
 /// An entry's domains.
 struct Who {
     /// In rules' ids.
@@ -212,7 +215,7 @@ impl Writer<'_> {
     }
 
     fn write_rule(&mut self, id: &str, title: &str, names: &[String], condition: &str, deny: bool) {
-        let id = format!("policy.{}.{id}", self.who.id);
+        let id = format!("{POLICY_PREFIX}{}.{id}", self.who.id);
         let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
         let and = if condition.is_empty() { "" } else { " && " };
         let when = quoted(&format!("{}{and}{condition}", self.who.condition));

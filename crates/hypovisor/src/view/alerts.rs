@@ -28,9 +28,9 @@ use crate::cli::TraceArgs;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Alerts")]
 pub(crate) struct AlertArgs {
-    /// Print only what these rules find: each such call with its alerts, or with --json the alerts (docs/alerts.md)
+    /// Print only what these rules find: each such call with its alerts, or with --json the alerts (docs/alerts.md); may be repeated
     #[arg(long, value_name = "DIR")]
-    pub(crate) rules: Option<PathBuf>,
+    pub(crate) rules: Vec<PathBuf>,
     /// Print what this policy does not list (`hypovisor policy`)
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
@@ -42,19 +42,20 @@ pub(crate) struct AlertArgs {
 impl AlertArgs {
     /// Whether alerts are to be printed rather than all calls.
     pub(crate) const fn are_wanted(&self) -> bool {
-        self.rules.is_some() || self.policy.is_some() || self.profile.is_some()
+        !self.rules.is_empty() || self.policy.is_some() || self.profile.is_some()
     }
 
     /// Loads what is to be looked for in this recording.
     fn load(&self, manifest: &Manifest) -> anyhow::Result<Detection> {
         let mut detection = Detection::default();
-        if let Some(path) = &self.rules {
-            detection = detection.with_rules(Arc::new(Rules::load(path)?));
+        if !self.rules.is_empty() {
+            let paths = self.rules.iter().map(PathBuf::as_path);
+            detection = detection.with_rules(Arc::new(Rules::load_with(paths, Vec::new())?));
         }
         if let Some(path) = &self.policy {
             let mut domains = Domains::default();
             manifest.domains.iter().for_each(|domain| domains.name(domain.id, &domain.name));
-            detection = detection.with_policy(Arc::new(Policy::load(path)?.to_rules(&domains, false)?));
+            detection = detection.with_rules(Arc::new(Policy::load(path)?.to_rules(&domains, false)?));
         }
         if let Some(path) = &self.profile {
             detection = detection.with_profile(&Profile::load(path)?);

@@ -10,5 +10,6 @@ mod detection;
 mod engine_killed;
 mod guests;
 mod injection;
+mod learned;
 mod support;
 mod wrong_input;

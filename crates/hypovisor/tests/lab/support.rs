@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hypovisor_engine::remote::Engine;
+use hypovisor_engine::remote::{Engine, InjectionRequest};
 use hypovisor_lab::{
     Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion, guests,
 };
@@ -29,7 +29,7 @@ impl LabRun {
     pub(crate) fn start(dir: &Path, script: &str, args: &[&OsStr]) -> Self {
         let (files, runtime, script_file) = (dir.join("files"), dir.join("runtime"), dir.join("script"));
         guests::build(&files).unwrap();
-        std::fs::create_dir(&runtime).unwrap();
+        std::fs::create_dir_all(&runtime).unwrap();
         std::fs::write(&script_file, script).unwrap();
         let mut command = hypovisor();
         command.args(["lab", "run", "--files"]).arg(&files).arg("--script").arg(&script_file).args(args);
@@ -195,6 +195,21 @@ pub(crate) fn error_line(output: &Output) -> String {
     let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("hypovisor: ")).collect();
     assert_eq!(lines.len(), 1, "one clear line is wanted, not: {stderr}");
     lines[0].to_owned()
+}
+
+/// A call without memory.
+pub(crate) fn injection(domain: u16, number: u64, first: [u64; 2]) -> InjectionRequest {
+    InjectionRequest {
+        id: 1,
+        domain,
+        vcpu: None,
+        is_64_bit: true,
+        number,
+        registers: [first[0], first[1], 0, 0, 0, 0],
+        memory: Vec::new(),
+        registers_to: Vec::new(),
+        memory_to: Vec::new(),
+    }
 }
 
 /// Processes whose command line contains `needle`.
