@@ -1,5 +1,6 @@
 //! What is learned from a recording: nothing in it deviates, and in the next machine what is new is told and refused.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use hypovisor_engine::policy::{Matcher, Policy};
@@ -49,19 +50,12 @@ fn what_was_learned_is_usual_and_what_is_new_is_refused() {
     keep_pv(&path("policy.yaml"));
     std::fs::create_dir(path("rules")).unwrap();
     std::fs::write(path("rules/deny.yaml"), DENY_CAPABILITIES).unwrap();
-    let args = [
-        "--policy".as_ref(),
-        path("policy.yaml").into_os_string(),
-        "--rules".into(),
-        path("rules").into_os_string(),
-        "--profile".into(),
-        path("profile").into_os_string(),
-        "--enforce".into(),
-        "deny".into(),
-        "--alerts".into(),
-        path("alerts").into_os_string(),
-    ];
-    let mut second = LabRun::start(&path("second"), WATCHED, &args.each_ref().map(AsRef::as_ref));
+    let files = ["policy.yaml", "rules", "profile", "alerts"].map(path);
+    let [policy, rules, profile, alerts] = files.each_ref().map(|path| path.as_os_str());
+    let args = ["--policy", "--rules", "--profile", "--alerts", "--enforce"].map(OsStr::new);
+    let values = [policy, rules, profile, alerts, OsStr::new("deny")];
+    let args: Vec<&OsStr> = args.into_iter().zip(values).flat_map(<[&OsStr; 2]>::from).collect();
+    let mut second = LabRun::start(&path("second"), WATCHED, &args);
     let domain = second.next_line("ready ").trim_start_matches("ready ").parse().unwrap();
     assert_refused(&mut second.engine(), domain);
     assert!(second.next_line("intact: calls=").contains("differences=0 "));
