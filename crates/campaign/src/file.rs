@@ -1,22 +1,24 @@
 //! Campaign files.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use hypovisor_abi::{Width, errno};
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::call::{CallError, CallSpec};
+use crate::call::CallSpec;
 use crate::encode::{EncodeError, Plan};
 use crate::value::{Context, Saved};
 use crate::xml;
 
+mod yaml;
+
 /// The most bytes of a campaign file.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// The most steps of a campaign.
-const MAX_STEPS: usize = 256;
+pub(crate) const MAX_STEPS: usize = 256;
 /// The most repetitions of a step.
-const MAX_REPEAT: u64 = 10_000_000;
+pub(crate) const MAX_REPEAT: u64 = 10_000_000;
 /// The most files that are read from a directory.
 const MAX_FILES: usize = 4096;
 
@@ -170,62 +172,6 @@ pub struct Campaign {
     pub steps: Vec<Step>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CampaignFile {
-    id: String,
-    title: String,
-    #[serde(default)]
-    kind: Kind,
-    #[serde(default)]
-    rules: Vec<String>,
-    #[serde(default)]
-    target: Target,
-    #[serde(default)]
-    class: String,
-    safe: String,
-    #[serde(default = "one")]
-    seed: u64,
-    steps: Vec<StepFile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StepFile {
-    call: Option<Value>,
-    #[serde(default)]
-    args: Value,
-    multicall: Option<Vec<InnerFile>>,
-    #[serde(default = "one")]
-    repeat: u64,
-    rate: Option<String>,
-    #[serde(default)]
-    expect: Option<ExpectFile>,
-    #[serde(default)]
-    save: std::collections::BTreeMap<String, String>,
-    #[serde(default)]
-    force: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InnerFile {
-    call: Value,
-    #[serde(default)]
-    args: Value,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExpectFile {
-    result: Option<i64>,
-    errno: Option<Value>,
-}
-
-const fn one() -> u64 {
-    1
-}
-
 impl Campaign {
     /// Reads a campaign: YAML, or hInjector's XML if the name ends in `.xml`.
     ///
@@ -233,10 +179,13 @@ impl Campaign {
     /// [`CampaignError`], which names the file and the place.
     pub fn load(path: &Path) -> Result<Self, CampaignError> {
         let read = |source| CampaignError::Read { path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE_BYTES {
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(read)?;
+        // Not by the file's size: what is no regular file has none.
+        file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(read)?;
+        if text.len() as u64 > MAX_FILE_BYTES {
             return Err(CampaignError::TooLarge(path.to_owned()));
         }
-        let text = std::fs::read_to_string(path).map_err(read)?;
         Self::from_text(path, &text)
     }
 
@@ -245,33 +194,10 @@ impl Campaign {
     /// # Errors
     /// As there.
     pub fn from_text(path: &Path, text: &str) -> Result<Self, CampaignError> {
-        let malformed = |message: String| CampaignError::Malformed { path: path.to_owned(), message };
         if path.extension().is_some_and(|extension| extension == "xml") {
             return xml::parse(path, text);
         }
-        let file: CampaignFile =
-            serde_saphyr::from_str(text).map_err(|error| malformed(first_line(&error.to_string())))?;
-        if file.steps.is_empty() || file.steps.len() > MAX_STEPS {
-            return Err(malformed(format!("steps: between 1 and {MAX_STEPS} are wanted")));
-        }
-        let steps = file.steps.iter().enumerate().map(|(index, step)| {
-            step.check().map_err(|message| CampaignError::Step {
-                path: path.to_owned(),
-                step: index,
-                message,
-            })
-        });
-        Ok(Self {
-            steps: steps.collect::<Result<_, _>>()?,
-            id: file.id,
-            title: file.title,
-            kind: file.kind,
-            rules: file.rules,
-            target: file.target,
-            class: file.class,
-            safe: file.safe,
-            seed: file.seed,
-        })
+        yaml::parse(path, text)
     }
 
     /// All campaigns of a directory and those below it, or the one in a file, by id.
@@ -304,116 +230,5 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>, depth: usize) -> Result<(), Ca
     Ok(())
 }
 
-impl StepFile {
-    fn check(&self) -> Result<Step, String> {
-        let call = match (&self.call, &self.multicall) {
-            (Some(call), None) => spec(call, &self.args)?,
-            (None, Some(inner)) if !inner.is_empty() => CallSpec::multicall(
-                inner.iter().map(|one| spec(&one.call, &one.args)).collect::<Result<_, _>>()?,
-            ),
-            _ => return Err("either `call` or `multicall` is wanted".to_owned()),
-        };
-        if self.repeat == 0 || self.repeat > MAX_REPEAT {
-            return Err(format!("repeat: between 1 and {MAX_REPEAT} is wanted"));
-        }
-        Ok(Step {
-            call,
-            repeat: self.repeat,
-            rate: self.rate.as_deref().map(rate).transpose()?,
-            expect: self.expect.as_ref().map_or(Ok(Expectation::Anything), ExpectFile::check)?,
-            save: self.save.iter().map(|(name, path)| (name.clone(), path.clone())).collect(),
-            force: self.force,
-        })
-    }
-}
-
-fn spec(call: &Value, args: &Value) -> Result<CallSpec, String> {
-    let name = match call {
-        Value::String(name) => name.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => return Err("call: a name or a number is wanted".to_owned()),
-    };
-    CallSpec::named(&name, args.clone()).map_err(|error: CallError| format!("call: {error}"))
-}
-
-/// `100/s`, `10/m`.
-pub(crate) fn rate(text: &str) -> Result<Rate, String> {
-    let bad = || format!("rate: `{text}` is not like `100/s` or `10/m`");
-    let (count, unit) = text.split_once('/').ok_or_else(bad)?;
-    let count: f64 = count.trim().parse().map_err(|_| bad())?;
-    let seconds = match unit.trim() {
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err(bad()),
-    };
-    if count.is_finite() && count > 0.0 { Ok(Rate { per_second: count / seconds }) } else { Err(bad()) }
-}
-
-impl ExpectFile {
-    fn check(&self) -> Result<Expectation, String> {
-        match (self.result, &self.errno) {
-            (Some(result), None) => Ok(Expectation::Result(result)),
-            (None, Some(Value::Array(names))) => {
-                Ok(Expectation::Errno(names.iter().map(errno_of).collect::<Result<_, _>>()?))
-            }
-            (None, Some(name)) => Ok(Expectation::Errno(vec![errno_of(name)?])),
-            _ => Err("expect: either `result` or `errno` is wanted".to_owned()),
-        }
-    }
-}
-
-fn errno_of(value: &Value) -> Result<i64, String> {
-    const LAST: i64 = 4095;
-    let name = value.as_str().ok_or("expect.errno: a name is wanted")?;
-    let found = (1..=LAST).find(|number| errno::name(*number) == Some(name));
-    found.ok_or_else(|| format!("expect.errno: Xen has no errno `{name}`"))
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or("no campaign").to_owned()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const GOOD: &str = "id: a\ntitle: t\nkind: benign\ntarget: pv\nsafe: it is\nsteps:\n  - call: xen_version/XENVER_version\n    repeat: 3\n    rate: 10/s\n    expect: {errno: [EPERM, EFAULT]}\n";
-
-    fn load(text: &str) -> Result<Campaign, CampaignError> {
-        Campaign::from_text(Path::new("a.yaml"), text)
-    }
-
-    #[test]
-    fn a_campaign_is_read() {
-        let campaign = load(GOOD).unwrap();
-        let step = &campaign.steps[0];
-        assert_eq!((campaign.kind, campaign.target, step.repeat), (Kind::Benign, Target::Pv, 3));
-        assert_eq!(step.rate, Some(Rate { per_second: 10.0 }));
-        assert_eq!(step.expect.mismatch(-14), None);
-        assert_eq!(step.expect.mismatch(0).unwrap(), "EPERM or EFAULT was expected, not 0");
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_with_its_place() {
-        let error = |from: &str, to: &str| load(&GOOD.replace(from, to)).unwrap_err().to_string();
-        assert!(
-            error("XENVER_version", "XENVER_vresion")
-                .starts_with("a.yaml: steps[0]: call: xen_version has no")
-        );
-        assert!(error("EPERM", "ENONE").contains("Xen has no errno `ENONE`"));
-        assert!(error("10/s", "fast").contains("`fast` is not like"));
-        assert!(error("repeat: 3", "repeat: 0").contains("repeat"));
-        let unknown = error("kind: benign", "kidn: benign");
-        assert!(unknown.contains("kidn"), "{unknown}");
-        assert!(error("id: a", "id: [").starts_with("a.yaml: "));
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_a_campaign_or_an_error(text in ".{0,300}") {
-            let _ = load(&text);
-            let _ = Campaign::from_text(Path::new("a.xml"), &text);
-        }
-    }
-}
+mod tests;

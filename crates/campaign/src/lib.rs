@@ -13,6 +13,7 @@
 mod call;
 mod encode;
 mod file;
+pub mod fuzzing;
 mod hazard;
 mod value;
 mod xml;

@@ -23,7 +23,7 @@ use roxmltree::{Document, Node};
 use serde_json::{Map, Value, json};
 
 use crate::call::CallSpec;
-use crate::file::{Campaign, CampaignError, Expectation, Kind, Rate, Step, Target};
+use crate::file::{Campaign, CampaignError, Expectation, Kind, MAX_REPEAT, MAX_STEPS, Rate, Step, Target};
 
 /// The deepest nesting of structures.
 const MAX_DEPTH: usize = 8;
@@ -50,8 +50,8 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Campaign, CampaignError> 
         })
     });
     let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
-    if steps.is_empty() {
-        return Err(malformed("the scenario has no <hcall>".to_owned()));
+    if steps.is_empty() || steps.len() > MAX_STEPS {
+        return Err(malformed(format!("between 1 and {MAX_STEPS} <hcall> are wanted")));
     }
     let name = root.attribute("name").unwrap_or("scenario").to_owned();
     Ok(Campaign {
@@ -74,8 +74,8 @@ fn step(scenario: Node<'_, '_>, node: Node<'_, '_>) -> Result<Step, String> {
     let repeat = attribute("repeat").map_or(Ok(1), str::parse).map_err(|_| "repeat is no number")?;
     let rate =
         attribute("rate").map(|rate| rate.parse::<f64>()).transpose().map_err(|_| "rate is no number")?;
-    if repeat == 0 || rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-        return Err("repeat and rate have to be more than 0".to_owned());
+    if repeat == 0 || repeat > MAX_REPEAT || rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+        return Err(format!("repeat has to be between 1 and {MAX_REPEAT}, rate more than 0"));
     }
     let name = name.strip_prefix("__HYPERVISOR_").unwrap_or(name);
     let call = CallSpec::named(name, arguments(node)?).map_err(|error| error.to_string())?;
@@ -170,7 +170,7 @@ mod tests {
     fn what_is_no_scenario_is_refused() {
         let error = |text: &str| load(text).unwrap_err().to_string();
         assert!(error("<a/>").contains("a <scenario> is wanted"));
-        assert!(error("<scenario/>").contains("no <hcall>"));
+        assert!(error("<scenario/>").contains("<hcall> are wanted"));
         assert!(error("<!DOCTYPE a [<!ENTITY x 'y'>]><scenario/>").starts_with("a.xml: "));
         assert!(error("<scenario><hcall/></scenario>").contains("steps[0]"));
     }

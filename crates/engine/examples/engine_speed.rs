@@ -44,9 +44,8 @@ fn main() -> Result<(), AnyError> {
         Recording::open(&recording)?.calls()?.take(SAMPLE).collect::<Result<_, _>>()?;
     let rings = Rings::create(RingGeometry::new(1, RING_BYTES))?;
     let scratch = tempfile::tempdir()?;
-    let alerter = rules.map(|rules| {
-        Alerter::replaying(Detection::default().with_rules(rules.into()), Vec::new())
-    });
+    let alerter =
+        rules.map(|rules| Alerter::replaying(Detection::default().with_rules(rules.into()), Vec::new()));
     let (spent, passed, fields) = replay(&rings, &sample, wanted, scratch.path(), alerter)?;
     let report = serde_json::json!({
         "events": passed,

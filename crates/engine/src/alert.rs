@@ -27,8 +27,8 @@ mod tests;
 
 pub use detection::{Detection, guest_kind};
 pub use model::{
-    Action, ActionTaken, Alert, AlertMoment, AlertRule, EventObject, Report, ReportKind, SCHEMA, Severity,
-    Source, Step, RuleOff, Storm,
+    Action, ActionTaken, Alert, AlertMoment, AlertRule, EventObject, Report, ReportKind, RuleOff, SCHEMA,
+    Severity, Source, Step, Storm,
 };
 pub use output::{AlertError, AlertFormat, AlertOutput, AlertWriter};
 pub use replay::replay;

@@ -18,6 +18,6 @@ mod tests;
 mod write;
 mod yaml;
 
-pub use learner::PolicyLearner;
 pub use self::rules::POLICY_PREFIX;
+pub use learner::PolicyLearner;
 pub use model::{Entry, Limits, Matcher, Policy, PolicyError};

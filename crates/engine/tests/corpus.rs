@@ -1,4 +1,4 @@
-//! Replays the seeds of the fuzz targets for records and for segments on a stable toolchain.
+//! Replays the seeds of the fuzz targets for records, segments, profiles and policies on a stable toolchain.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use hypovisor_abi::Width;
 use hypovisor_abi::capture::Registers;
 use hypovisor_engine::call::{Call, CallId, CallSink as _, Outcome};
-use hypovisor_engine::fuzzing::{pair_records, read_segment};
+use hypovisor_engine::fuzzing::{pair_records, policy_file, profile_file, read_segment};
 use hypovisor_engine::recording::{Manifest, Recorder, RecorderOptions, Recording};
 use hypovisor_event::fuzzing::{read_records, sample_records};
 use hypovisor_event::record::{Caller, CallerMode};
 use hypovisor_event::verdict::Intervention;
+use proptest::prelude::*;
 
 fn seeds(target: &str, missing: impl FnOnce() -> Vec<(&'static str, Vec<u8>)>) -> Vec<(PathBuf, Vec<u8>)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
@@ -101,5 +102,42 @@ fn call(sequence: u64) -> Call<'static> {
         cut: !returned,
         intervention: Intervention::default(),
         outcome: if returned { Outcome::Returned(-22) } else { Outcome::Unfinished },
+    }
+}
+
+/// A seed whose name begins with `good` is what it says, any other is refused.
+#[test]
+fn seeds_of_profiles_and_policies_are_read_or_refused() {
+    let records = sample_records(12, &[]);
+    for target in ["profile_file", "policy_file"] {
+        let seeds = seeds(target, Vec::new);
+        assert!(seeds.len() >= 4, "{target} has {} seeds", seeds.len());
+        for (path, seed) in seeds {
+            let read =
+                if target == "profile_file" { profile_file(&seed, &records) } else { policy_file(&seed) };
+            let good = path.file_name().unwrap().to_string_lossy().starts_with("good");
+            assert_eq!(read, good, "{}", path.display());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_profile_or_policy_is_read_or_refused(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        which in any::<prop::sample::Index>(),
+    ) {
+        for target in ["profile_file", "policy_file"] {
+            let mut seeds = seeds(target, Vec::new);
+            let (_, mut seed) = seeds.swap_remove(which.index(seeds.len()));
+            for (at, byte) in &damage {
+                if !seed.is_empty() {
+                    let at = at.index(seed.len());
+                    seed[at] = *byte;
+                }
+            }
+            let _ = profile_file(&seed, &[]);
+            let _ = policy_file(&seed);
+        }
     }
 }

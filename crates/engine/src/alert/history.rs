@@ -48,11 +48,7 @@ impl History {
         domain.last_ns = call.time_ns;
         let spare = if domain.calls.len() < KEPT { None } else { domain.calls.pop_front() };
         let mut kept = spare.unwrap_or_else(|| {
-            Box::new(Kept {
-                call: bare(call),
-                entry_segments: Vec::new(),
-                exit_segments: Vec::new(),
-            })
+            Box::new(Kept { call: bare(call), entry_segments: Vec::new(), exit_segments: Vec::new() })
         });
         kept.fill(call);
         domain.calls.push_back(kept);

@@ -63,8 +63,7 @@ fn pair(records: &[(u32, Result<Entry, Exit>)]) -> Seen {
 
 #[test]
 fn a_call_that_never_returns_is_unfinished() {
-    let seen =
-        pair(&[(0, Ok(entry(0, 17, [0; 6]))), (0, Ok(entry(1, 17, [0; 6]))), (0, Err(exit(1, None)))]);
+    let seen = pair(&[(0, Ok(entry(0, 17, [0; 6]))), (0, Ok(entry(1, 17, [0; 6]))), (0, Err(exit(1, None)))]);
     let expected = [(0, 0, Outcome::Unfinished, None, None), (0, 1, Outcome::Returned(0), None, None)];
     assert_eq!(seen.calls, expected);
 }
@@ -74,8 +73,7 @@ fn calls_are_announced_when_they_enter_each_at_a_later_time() {
     let same_time = |sequence| Entry { time_ticks: 7, ..entry(sequence, 17, [0; 6]) };
     let inner = Entry { parent: Some(0), ..same_time(1) };
     let seen = pair(&[(0, Ok(entry(0, 13, [0, 1, 0, 0, 0, 0]))), (1, Ok(same_time(0))), (0, Ok(inner))]);
-    let order: Vec<(u32, u64)> =
-        seen.entered.iter().map(|(pcpu, sequence, _)| (*pcpu, *sequence)).collect();
+    let order: Vec<(u32, u64)> = seen.entered.iter().map(|(pcpu, sequence, _)| (*pcpu, *sequence)).collect();
     assert_eq!(order, [(0, 0), (1, 0), (0, 1)]);
     assert!(seen.entered.is_sorted_by(|(.., earlier), (.., later)| earlier < later));
 }

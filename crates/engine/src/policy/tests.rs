@@ -163,8 +163,7 @@ fn any_call_makes_rules_whatever_its_name() {
 fn a_sub_op_that_could_not_be_read_breaks_nothing() {
     let text = "version: 1\nentries: [{kind: pv, calls: {domctl/XEN_DOMCTL_pausedomain: {}, sched_op/SCHEDOP_yield: {}}}]";
     let rules = Policy::from_yaml(text).unwrap().to_rules(&Domains::default(), false).unwrap();
-    let mut alerter =
-        Alerter::replaying(Detection::default().with_rules(rules.into()), Vec::<Report>::new());
+    let mut alerter = Alerter::replaying(Detection::default().with_rules(rules.into()), Vec::<Report>::new());
     alerter.entered(&call(36, [0x1000, 0, 0, 0, 0, 0], Outcome::Unfinished)).unwrap();
     assert!(alerter.totals().is_empty());
     alerter.entered(&call(29, [77, 0, 0, 0, 0, 0], Outcome::Unfinished)).unwrap();

@@ -3,7 +3,8 @@
 use hypovisor_machine::{Gpa, Gva, MAX_RAM_RANGES, RamRange};
 
 use super::{
-    ControlError, FrameLayout, HELLO_WORDS, Hello, Hook, HookKind, MAX_HOOKS, MAX_NOTE_BYTES, Message, SensorState,
+    ControlError, FrameLayout, HELLO_WORDS, Hello, Hook, HookKind, MAX_HOOKS, MAX_NOTE_BYTES, Message,
+    SensorState,
 };
 use crate::injection::Injection;
 

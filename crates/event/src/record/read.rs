@@ -1,8 +1,8 @@
 //! Reading records: the engine's side, which believes nothing.
 
 use super::{
-    Caller, CallerMode, ENTRY_BYTES, EXIT_BYTES, Entry, Exit, GAP_BYTES, Gap, INJECTED_BYTES, Kind, MAX_RECORD_BYTES,
-    PREEMPTED_BYTES, Record, Reissue, flag,
+    Caller, CallerMode, ENTRY_BYTES, EXIT_BYTES, Entry, Exit, GAP_BYTES, Gap, INJECTED_BYTES, Kind,
+    MAX_RECORD_BYTES, PREEMPTED_BYTES, Record, Reissue, flag,
 };
 use crate::injection::{Injected, InjectionStatus};
 use crate::verdict::{Intervention, Verdict};

@@ -1,7 +1,8 @@
 //! Writing records: the sensor's side, on a vCPU's path.
 
 use super::{
-    CallerMode, ENTRY_BYTES, EXIT_BYTES, Entry, Exit, GAP_BYTES, Gap, INJECTED_BYTES, Kind, PREEMPTED_BYTES, flag,
+    CallerMode, ENTRY_BYTES, EXIT_BYTES, Entry, Exit, GAP_BYTES, Gap, INJECTED_BYTES, Kind, PREEMPTED_BYTES,
+    flag,
 };
 use crate::injection::Injected;
 use crate::verdict::Intervention;

@@ -62,7 +62,7 @@ ended() {
     tries=0
     while xl domid "$1" >/dev/null 2>&1; do
         tries=$((tries + 1))
-        [ $tries -lt 600 ] || return 1
+        [ $tries -lt 300 ] || return 1
         sleep 0.2
     done
 }

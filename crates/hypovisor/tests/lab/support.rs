@@ -8,9 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hypovisor_engine::remote::{Engine, InjectionRequest};
-use hypovisor_lab::{
-    Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion, guests,
-};
+use hypovisor_lab::{Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion, guests};
 
 /// Held by a test while its machine runs: two machines would only slow each other down.
 pub(crate) fn one_machine() -> MutexGuard<'static, ()> {
