@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use hypovisor_abi::xen::XEN;
-use hypovisor_abi::{Hypercall, SubOpFrom, errno};
-use hypovisor_verdict::{Action, Moment, NUMBERS};
+use hypovisor_abi::errno;
+use hypovisor_verdict::{Action, Moment};
 
 use crate::condition::{self, Expr};
 use crate::problem::{Place, Problems};
-use crate::rule::{Exception, Rate, Rule, Sequence, Severity, Step, Target, Window};
+use crate::rule::{Exception, Rule, Sequence, Severity, Step, Target};
 use crate::schema::Keys;
 use crate::suggest::{did_you_mean, some_of};
 use crate::yaml::{Content, Node, Scalar};
+
+mod targets;
+mod windows;
 
 /// The most `let`, exceptions, targets, references or tags of a rule.
 const MAX_ITEMS: usize = 128;
@@ -368,89 +370,6 @@ impl<'r, 'f> Reader<'r, 'f> {
         let when = when.and_then(|node| self.condition(node, &below(field, "when")));
         Part { on, on_field, when }
     }
-
-    fn targets(&mut self, node: &Node, field: &str) -> Vec<(Target, Place)> {
-        let nodes: Vec<(String, &Node)> = match &node.content {
-            Content::List(items) if items.is_empty() => {
-                self.refuse(node, field, "is empty");
-                Vec::new()
-            }
-            Content::List(_) => self.list(Some(node), field),
-            _ => vec![(field.to_owned(), node)],
-        };
-        let mut targets: Vec<(Target, Place)> = Vec::new();
-        for (field, node) in nodes {
-            let Some(scalar) = self.scalar(node, &field) else { continue };
-            match target(scalar.text.trim()) {
-                Ok(target) => {
-                    let covered =
-                        targets.iter().find(|(known, _)| covers(known, &target) || covers(&target, known));
-                    if let Some((known, _)) = covered {
-                        let message =
-                            format!("overlaps with `{}`, so the rule would match twice", known.name);
-                        self.refuse(node, &field, message);
-                    } else {
-                        targets.push((target, node.at));
-                    }
-                }
-                Err(message) => self.refuse(node, &field, message),
-            }
-        }
-        targets
-    }
-
-    fn rate(&mut self, node: &Node) -> Option<Rate> {
-        let fields = self.fields(node, "rate", &Keys::of_part("Rate"));
-        let count = fields.get("count").and_then(|node| self.number(node, "rate.count", 2..=MAX_RATE));
-        let window = self.window(node, &fields, "rate");
-        Some(Rate { count: count? as u32, window })
-    }
-
-    fn number(&mut self, node: &Node, field: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
-        let scalar = self.scalar(node, field)?;
-        match scalar.text.parse().ok().filter(|number| range.contains(number)) {
-            Some(number) => Some(number),
-            None => {
-                let message = format!("is a number from {} to {}", range.start(), range.end());
-                self.refuse(node, field, message);
-                None
-            }
-        }
-    }
-
-    fn window(&mut self, node: &Node, fields: &Fields<'_>, field: &str) -> Window {
-        let nothing = Window::Calls(1);
-        match (fields.get("within"), fields.get("within_calls")) {
-            (Some(within), None) => {
-                let field = below(field, "within");
-                let Some(scalar) = self.scalar(within, &field) else { return nothing };
-                match duration_ns(scalar.text.trim()) {
-                    Some(ns) => Window::Nanoseconds(ns),
-                    None => {
-                        self.refuse(
-                            within,
-                            &field,
-                            "is a duration such as `250ms`, `10s` or `5m`, a day at most",
-                        );
-                        nothing
-                    }
-                }
-            }
-            (None, Some(calls)) => {
-                let most = u64::from(u32::MAX);
-                let calls = self.number(calls, &below(field, "within_calls"), 2..=most);
-                Window::Calls(calls.unwrap_or(1))
-            }
-            (None, None) => {
-                self.refuse(node, field, "needs `within` or `within_calls`");
-                nothing
-            }
-            (Some(_), Some(_)) => {
-                self.refuse(node, field, "has `within` or `within_calls`, not both");
-                nothing
-            }
-        }
-    }
 }
 
 /// Foreign text, cut for a message.
@@ -461,83 +380,4 @@ fn short(text: &str) -> String {
     }
     let start: String = text.chars().take(LONGEST).collect();
     format!("{start}…")
-}
-
-/// Whether every call of `inner` is one of `outer`.
-fn covers(outer: &Target, inner: &Target) -> bool {
-    match (outer.number, outer.sub_op) {
-        (None, _) => true,
-        (number, None) => number == inner.number,
-        (number, sub_op) => number == inner.number && sub_op == inner.sub_op,
-    }
-}
-
-fn duration_ns(text: &str) -> Option<u64> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let unit_ns = match unit {
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit_ns).filter(|ns| (1..=MAX_WINDOW_NS).contains(ns))
-}
-
-/// `hypercall`, `hypercall/sub-op` or `*`, by names or numbers.
-fn target(text: &str) -> Result<Target, String> {
-    let name = text.to_owned();
-    if text == "*" {
-        return Ok(Target { name, number: None, sub_op: None });
-    }
-    let (call, sub_op) = text.split_once('/').map_or((text, None), |(call, op)| (call, Some(op)));
-    let (number, hypercall) = hypercall(call)?;
-    let sub_op = sub_op.map(|op| sub_op_number(hypercall, call, op)).transpose()?;
-    Ok(Target { name, number: Some(number), sub_op })
-}
-
-fn hypercall(name: &str) -> Result<(u16, Option<&'static Hypercall>), String> {
-    if let Ok(number) = name.parse::<u64>() {
-        let small = u16::try_from(number).ok().filter(|number| usize::from(*number) < NUMBERS);
-        let small = small.ok_or_else(|| {
-            format!("numbers go to {}; for a larger one use `'*'` and `number == {number}`", NUMBERS - 1)
-        })?;
-        return Ok((small, XEN.call(number)));
-    }
-    let bare = name.strip_prefix("__HYPERVISOR_").unwrap_or(name);
-    if let Some(call) = XEN.call_named(bare) {
-        return Ok((call.number as u16, Some(call)));
-    }
-    let known = || XEN.calls.iter().flatten().map(|call| call.name);
-    let owner = XEN
-        .calls
-        .iter()
-        .flatten()
-        .find(|call| call.sub_ops.is_some_and(|ops| ops.ops.iter().any(|op| op.name == bare)));
-    if let Some(owner) = owner {
-        return Err(format!("`{}` is a sub-op; write `{}/{bare}`", short(name), owner.name));
-    }
-    Err(format!("there is no hypercall `{}`{}", short(name), did_you_mean(bare, known())))
-}
-
-fn sub_op_number(call: Option<&'static Hypercall>, call_name: &str, name: &str) -> Result<u64, String> {
-    let Some(ops) = call.and_then(|call| call.sub_ops) else {
-        return Err(format!("`{}` has no sub-operations", short(call_name)));
-    };
-    if let Ok(number) = name.parse::<u64>() {
-        return match ops.from {
-            SubOpFrom::Arg { mask, .. } if number & !mask != 0 => {
-                Err(format!("`{}` has room for sub-op numbers to {mask} only", short(call_name)))
-            }
-            _ => Ok(number),
-        };
-    }
-    let known = || ops.ops.iter().map(|op| op.name);
-    ops.ops.iter().find(|op| op.name == name).map(|op| op.number).ok_or_else(|| {
-        let suggestion = did_you_mean(name, known());
-        let suggestion =
-            if suggestion.is_empty() { format!("; there are {}", some_of(known())) } else { suggestion };
-        format!("`{}` has no sub-op `{}`{suggestion}", short(call_name), short(name))
-    })
 }

@@ -10,7 +10,14 @@ use hypovisor_abi::errno;
 use hypovisor_abi::xen::XEN;
 
 use crate::facts::{Facts, Moment};
-use crate::op::{Fact, LoopSpec, Op, Range, Side, Until};
+use crate::op::{Fact, LoopSpec, Op, Range, Side};
+
+mod arithmetic;
+mod cursor;
+mod loops;
+
+use self::cursor::{Cursor, integer};
+use self::loops::LoopState;
 
 /// Steps that one condition may take for one call: at some 3 ns each, 50 µs.
 pub const MAX_STEPS_PER_RULE: u32 = 16_384;
@@ -25,11 +32,6 @@ pub const MAX_LOOPS: usize = 2;
 const ABSENT: i128 = i128::MIN;
 /// What following a pointer costs: a search through the segments.
 const FOLLOW_STEPS: u32 = 4;
-/// Xen's part of a 64-bit PV guest's address space (Xen public/arch-x86/xen-x86_64.h, `HYPERVISOR_VIRT_START`).
-const XEN_64: std::ops::RangeInclusive<i128> = 0xffff_8000_0000_0000..=0xffff_87ff_ffff_ffff;
-/// Xen's part of a 32-bit PV guest's (Xen public/arch-x86/xen-x86_32.h, `__HYPERVISOR_VIRT_START_PAE`).
-const XEN_32: std::ops::RangeInclusive<i128> = 0xf580_0000..=0xffff_ffff;
-
 /// A condition's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Truth {
@@ -37,60 +39,6 @@ pub(crate) enum Truth {
     No,
     Undecided,
     OverBudget,
-}
-
-/// A place in captured memory.
-#[derive(Clone, Copy)]
-struct Cursor<'a> {
-    /// The whole segments, at entry and after the call; empty if not captured.
-    entry: &'a [u8],
-    exit: &'a [u8],
-    /// How many bytes the call refers to there.
-    requested: [u32; 2],
-    gva: u64,
-    offset: u64,
-}
-
-impl<'a> Cursor<'a> {
-    fn whole(&self, side: Side) -> &'a [u8] {
-        match side {
-            Side::Entry => self.entry,
-            Side::Exit => self.exit,
-            Side::Either if self.entry.is_empty() => self.exit,
-            Side::Either => self.entry,
-        }
-    }
-
-    fn bytes(&self, side: Side) -> &'a [u8] {
-        let start = usize::try_from(self.offset).unwrap_or(usize::MAX);
-        self.whole(side).get(start..).unwrap_or(&[])
-    }
-
-    /// Bytes that the call refers to from here on.
-    fn requested(&self, side: Side) -> u64 {
-        let [entry, exit] = self.requested.map(u64::from);
-        let all = match side {
-            Side::Entry => entry,
-            Side::Exit => exit,
-            Side::Either => entry.max(exit),
-        };
-        all.saturating_sub(self.offset)
-    }
-
-    const fn moved(mut self, bytes: u64) -> Self {
-        self.offset = self.offset.saturating_add(bytes);
-        self
-    }
-}
-
-#[derive(Clone, Copy)]
-struct LoopState<'a> {
-    base: Cursor<'a>,
-    index: u64,
-    /// How many elements there are to look at.
-    count: u64,
-    /// Something was undecided, or there are elements that were not captured.
-    doubt: bool,
 }
 
 /// What the instructions of a set refer to.
@@ -413,102 +361,6 @@ impl<'a, 's> Machine<'a, 's> {
             _ => None,
         }
     }
-
-    /// Instructions on values alone.
-    fn compute(&mut self, op: Op) {
-        let right = self.pop();
-        let value = match op {
-            Op::Present {} => i128::from(right != ABSENT),
-            Op::OrFalse {} => right.max(0),
-            _ if is_unary(op) => {
-                if right == ABSENT {
-                    ABSENT
-                } else {
-                    self.unary(op, right)
-                }
-            }
-            _ => {
-                let left = self.pop();
-                if left == ABSENT || right == ABSENT {
-                    ABSENT
-                } else {
-                    binary(op, left, right).unwrap_or(ABSENT)
-                }
-            }
-        };
-        self.push(value);
-    }
-
-    fn unary(&mut self, op: Op, value: i128) -> i128 {
-        match op {
-            Op::Not {} => i128::from(value == 0),
-            Op::Negate {} => -value,
-            Op::InXen {} => i128::from(self.in_xen(value)),
-            Op::Canonical {} => i128::from(self.canonical(value)),
-            Op::InSet { start, len } => {
-                self.steps += len / 8;
-                i128::from(self.constants(start, len).contains(&value))
-            }
-            _ => i128::from(value != 0),
-        }
-    }
-
-    fn in_xen(&self, address: i128) -> bool {
-        let mode = self.facts.caller.mode;
-        mode.is_pv() && if mode.is_64_bit() { XEN_64.contains(&address) } else { XEN_32.contains(&address) }
-    }
-
-    fn canonical(&self, address: i128) -> bool {
-        if self.facts.call.registers.width.word_bytes() == 4 {
-            return (0..1 << 32).contains(&address);
-        }
-        (0..1 << 47).contains(&address) || (0xffff_8000_0000_0000..1 << 64).contains(&address)
-    }
-
-    fn begin(&mut self, index: u32, at: u32) -> u32 {
-        let Some(spec) = self.code.loops.get(index as usize).copied() else { return u32::MAX };
-        let Some(base) = self.cursor else {
-            self.push(ABSENT);
-            return spec.end;
-        };
-        let size = u64::from(spec.size.max(1));
-        let limit = u64::from(spec.limit);
-        let count = (base.bytes(spec.side).len() as u64 / size).min(limit);
-        let named = base.requested(spec.side).div_ceil(size).min(limit);
-        let state = LoopState { base, index: 0, count, doubt: count < named };
-        self.enter(&spec, state, at)
-    }
-
-    /// Goes on with the element that `state` stands at, or with what follows the loop.
-    fn enter(&mut self, spec: &LoopSpec, mut state: LoopState<'a>, at: u32) -> u32 {
-        if state.index < state.count && spec.until.is_some_and(|until| ends_at(&state.base, until)) {
-            state.count = state.index;
-            state.doubt = false;
-        }
-        if state.index >= state.count {
-            self.push(if state.doubt { ABSENT } else { i128::from(spec.all) });
-            return spec.end;
-        }
-        if let Some(slot) = self.loops.get_mut(usize::from(spec.slot)) {
-            *slot = Some(state);
-        }
-        at + 1
-    }
-
-    fn next(&mut self, index: u32) -> u32 {
-        let value = self.pop();
-        let Some(spec) = self.code.loops.get(index as usize).copied() else { return u32::MAX };
-        let state = self.loops.get(usize::from(spec.slot)).copied().flatten();
-        let Some(mut state) = state else { return u32::MAX };
-        if value != ABSENT && (value == 0) == spec.all {
-            self.push(i128::from(!spec.all));
-            return spec.end;
-        }
-        state.doubt |= value == ABSENT;
-        state.index += 1;
-        state.base = state.base.moved(u64::from(spec.size));
-        self.enter(&spec, state, spec.start)
-    }
 }
 
 /// The sub-op number of a call, from its registers if it stands there.
@@ -518,56 +370,4 @@ pub(crate) fn sub_op_number(call: &Call<'_>) -> Option<u64> {
         SubOpFrom::Arg { .. } => register_sub_op(hypercall, &call.registers),
         SubOpFrom::Memory { .. } | SubOpFrom::FirstBuffer { .. } => identify(&XEN, call).sub_op_number,
     }
-}
-
-fn ends_at(base: &Cursor<'_>, until: Until) -> bool {
-    let field = base.moved(u64::from(until.offset));
-    integer(field.bytes(Side::Either), until.bytes, false) == Some(0)
-}
-
-const fn is_unary(op: Op) -> bool {
-    matches!(
-        op,
-        Op::Truth {} | Op::Not {} | Op::Negate {} | Op::InXen {} | Op::Canonical {} | Op::InSet { .. }
-    )
-}
-
-fn binary(op: Op, left: i128, right: i128) -> Option<i128> {
-    Some(match op {
-        Op::Add {} => left.checked_add(right)?,
-        Op::Subtract {} => left.checked_sub(right)?,
-        Op::Multiply {} => left.checked_mul(right)?,
-        Op::Divide {} => left.checked_div(right)?,
-        Op::Remainder {} => left.checked_rem(right)?,
-        Op::BitAnd {} => left & right,
-        Op::BitOr {} => left | right,
-        Op::BitXor {} => left ^ right,
-        Op::ShiftLeft {} => shift_left(left, right)?,
-        Op::ShiftRight {} => left >> u32::try_from(right).ok()?.min(127),
-        Op::Least {} => left.min(right),
-        Op::Greatest {} => left.max(right),
-        _ => return None,
-    })
-}
-
-fn shift_left(value: i128, by: i128) -> Option<i128> {
-    let by = u32::try_from(by).ok().filter(|by| *by < 127)?;
-    value.checked_mul(1_i128.checked_shl(by)?)
-}
-
-/// A little-endian C integer of `bytes` (1 to 8) bytes at the start of `memory`.
-#[inline]
-fn integer(memory: &[u8], bytes: u8, signed: bool) -> Option<i128> {
-    let unused = 64_u32.checked_sub(8 * u32::from(bytes)).filter(|unused| *unused < 64)?;
-    let word = match memory.first_chunk() {
-        // What follows the integer is shifted out.
-        Some(word) => u64::from_le_bytes(*word) << unused,
-        None => short_integer(memory, bytes)? << unused,
-    };
-    Some(if signed { i128::from(word.cast_signed() >> unused) } else { i128::from(word >> unused) })
-}
-
-fn short_integer(memory: &[u8], bytes: u8) -> Option<u64> {
-    let memory = memory.get(..usize::from(bytes))?;
-    Some(memory.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)))
 }

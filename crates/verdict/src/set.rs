@@ -10,14 +10,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hypovisor_abi::SubOpFrom;
 use hypovisor_abi::capture::Registers;
 use hypovisor_abi::xen::XEN;
-use hypovisor_abi::{SubOpFrom, Width};
 
 use crate::facts::{Facts, Moment};
-use crate::machine::{Code, MAX_STEPS_PER_CALL, MAX_STEPS_PER_RULE, Machine, Truth, sub_op_number};
+use crate::machine::{Code, Machine, sub_op_number};
 use crate::op::{LoopSpec, Op, Range};
 use crate::wire::{self, MalformedRules};
+
+mod round;
+
+use self::round::Round;
 
 /// The most rules a set holds.
 pub const MAX_RULES: usize = 4096;
@@ -360,57 +364,5 @@ impl RuleSet {
         let tables = wire::read(bytes)?;
         wire::check(&tables)?;
         Ok(Self::of(tables))
-    }
-}
-
-/// The judging of one call.
-struct Round<'a, 's, 'm> {
-    set: &'s RuleSet,
-    machine: &'m mut Machine<'a, 's>,
-    facts: &'a Facts<'a>,
-    moment: Moment,
-    /// The condition that took the most steps so far.
-    costliest: (u32, Option<RuleIndex>),
-}
-
-impl Round<'_, '_, '_> {
-    /// `None`: it does not hold, or is for another moment.
-    fn watch(&mut self, watch: &Watch, judged: &mut Judged) -> Option<Standing> {
-        if watch.moment != self.moment || self.set.is_off(watch.part.rule) {
-            return None;
-        }
-        let left = MAX_STEPS_PER_CALL.saturating_sub(judged.steps);
-        if left == 0 {
-            judged.skipped += 1;
-            return Some(Standing::Skipped);
-        }
-        let program = watch.programs[usize::from(self.facts.call.registers.width == Width::Bits32)];
-        if program.len == 0 {
-            judged.steps += 1;
-            return Some(Standing::Match);
-        }
-        let truth = self.machine.run(program, left.min(MAX_STEPS_PER_RULE));
-        judged.steps += self.machine.steps.min(left);
-        if self.machine.steps > self.costliest.0 {
-            self.costliest = (self.machine.steps, Some(watch.part.rule));
-        }
-        match truth {
-            Truth::Yes => Some(Standing::Match),
-            Truth::No => None,
-            Truth::Undecided => {
-                judged.undecided += 1;
-                Some(Standing::Undecided)
-            }
-            Truth::OverBudget if left < MAX_STEPS_PER_RULE => {
-                judged.steps = MAX_STEPS_PER_CALL;
-                judged.skipped += 1;
-                judged.over_budget = judged.over_budget.or(self.costliest.1);
-                Some(Standing::Skipped)
-            }
-            Truth::OverBudget => {
-                judged.over_budget = Some(watch.part.rule);
-                Some(Standing::OverBudget)
-            }
-        }
     }
 }

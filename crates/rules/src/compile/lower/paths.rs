@@ -144,12 +144,7 @@ impl<'l> Lowering<'l> {
         Ty::Int(names)
     }
 
-    fn in_memory(
-        &mut self,
-        memory: &Memory,
-        ty: &'static Type,
-        after: bool,
-    ) -> Result<Ty, String> {
+    fn in_memory(&mut self, memory: &Memory, ty: &'static Type, after: bool) -> Result<Ty, String> {
         let side = self.side(memory, after)?;
         match ty {
             Type::Int(scalar) => {
