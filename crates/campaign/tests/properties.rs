@@ -14,7 +14,7 @@ use hypovisor_abi::{
     Arg, Count, Direction, Handle, Hypercall, Scalar, Struct, SubOp, SubOpFrom, Type, Width,
 };
 use hypovisor_campaign::fuzzing::{Form, campaign};
-use hypovisor_campaign::{CallSpec, Context, Place, Plan};
+use hypovisor_campaign::{CallSpec, Campaign, Context, Place, Plan, Saved, hazard};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -38,6 +38,22 @@ fn seeds_are_campaigns_or_refused() {
         for (path, seed) in seeds(target) {
             let good = path.file_name().unwrap().to_string_lossy().starts_with("good");
             assert_eq!(campaign(&seed, form).is_some_and(|calls| calls > 0), good, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_shipped_campaign_can_be_laid_out() {
+    let attacks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../attacks");
+    let campaigns = Campaign::load_all(&attacks).unwrap();
+    assert!(campaigns.len() > 100, "{} campaigns", campaigns.len());
+    for campaign in &campaigns {
+        let names = campaign.steps.iter().flat_map(|step| &step.save);
+        let saved: Saved = names.map(|(name, _)| (name.clone(), 1)).collect();
+        for step in &campaign.steps {
+            step.plan(Width::Bits64, campaign.seed, 0, &saved)
+                .unwrap_or_else(|error| panic!("{}: {error}", campaign.id));
+            assert!(step.force || hazard(&step.call).is_none(), "{} cannot be undone", campaign.id);
         }
     }
 }

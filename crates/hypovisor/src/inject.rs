@@ -20,12 +20,13 @@ pub(crate) mod campaign;
     hypovisor inject --domain 1 xen_version/XENVER_version\n  \
     hypovisor inject --domain 1 event_channel_op/EVTCHNOP_status arg.dom=DOMID_SELF arg.port=1\n  \
     hypovisor inject --domain 0 xen_version/XENVER_extraversion 'arg={}'\n  \
-    hypovisor inject --domain 1 --campaign attacks/memory/xsa-212.yaml\n\
+    hypovisor inject --domain 1 --campaign attacks/arguments/xsa-212-resumed-exchange.yaml\n  \
+    hypovisor inject --check --campaign attacks\n\
     Exit codes: 0 the calls were made (and, in a campaign, did as expected); 1 some were not; 2 an error.")]
 pub(crate) struct InjectArgs {
     /// The domain in whose name the calls are made; a vCPU of it is borrowed at one of its own hypercalls
-    #[arg(long, value_name = "N")]
-    pub(crate) domain: u16,
+    #[arg(long, value_name = "N", required_unless_present = "check")]
+    pub(crate) domain: Option<u16>,
     /// The vCPU to borrow; without it, whichever comes first
     #[arg(long, value_name = "M")]
     pub(crate) vcpu: Option<u16>,
@@ -35,9 +36,12 @@ pub(crate) struct InjectArgs {
     /// Also make calls whose effect on the domain cannot be undone
     #[arg(long)]
     pub(crate) force: bool,
-    /// A campaign instead of one call: YAML (docs/campaigns.md) or a scenario of hInjector (.xml)
+    /// A campaign instead of one call: YAML (docs/injection.md) or a scenario of hInjector (.xml)
     #[arg(long, value_name = "FILE", conflicts_with = "call")]
     pub(crate) campaign: Option<PathBuf>,
+    /// Make no call: say what is wrong with the campaign, or with those in a directory
+    #[arg(long, requires = "campaign")]
+    pub(crate) check: bool,
     /// The socket of the running engine, if there are several
     #[arg(long, value_name = "SOCKET")]
     pub(crate) engine: Option<PathBuf>,
@@ -53,29 +57,30 @@ pub(crate) struct InjectArgs {
 }
 
 pub(crate) fn inject(args: &InjectArgs) -> anyhow::Result<u8> {
-    match &args.campaign {
-        Some(file) => run_campaign(args, file),
-        None => one_call(args),
+    match (&args.campaign, args.domain) {
+        (Some(path), _) if args.check => campaign::check(path, width(args.bits32)),
+        (Some(file), Some(domain)) => run_campaign(args, file, domain),
+        (None, Some(domain)) => one_call(args, domain),
+        (_, None) => bail!("which domain? Name it with --domain"),
     }
 }
 
-fn one_call(args: &InjectArgs) -> anyhow::Result<u8> {
+fn one_call(args: &InjectArgs, domain: u16) -> anyhow::Result<u8> {
     let spec = CallSpec::parse(args.call.as_deref().unwrap_or_default(), &args.args)?;
     if let Some(why) = hazard(&spec).filter(|_| !args.force) {
         bail!("{} is not injected: {why}; --force does it all the same", spec.name());
     }
     let width = width(args.bits32);
     let plan = spec.encode(width, &Context::default()).with_context(|| spec.name())?;
-    let ended = connect(args.engine.as_deref())?.inject(request(&plan, 0, args.domain, args.vcpu, width))?;
+    let ended = connect(args.engine.as_deref())?.inject(request(&plan, 0, domain, args.vcpu, width))?;
     show(args, &spec, &ended)?;
     Ok(if ended.status == Status::Done { 0 } else { FINDINGS })
 }
 
-fn run_campaign(args: &InjectArgs, file: &Path) -> anyhow::Result<u8> {
+fn run_campaign(args: &InjectArgs, file: &Path, domain: u16) -> anyhow::Result<u8> {
     let campaign = Campaign::load(file)?;
     let mut engine = connect(args.engine.as_deref())?;
-    let at =
-        campaign::At { domain: args.domain, vcpu: args.vcpu, width: width(args.bits32), force: args.force };
+    let at = campaign::At { domain, vcpu: args.vcpu, width: width(args.bits32), force: args.force };
     let outcome = campaign::run(&mut engine, &campaign, &at, &mut |made| progress(&campaign, made))?;
     if std::io::stderr().is_terminal() {
         let _ = write!(std::io::stderr(), "\r\x1b[2K");

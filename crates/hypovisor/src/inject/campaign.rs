@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -11,6 +12,7 @@ use hypovisor_engine::remote::{Ended, Engine, Request, Status};
 use serde_json::{Value, json};
 
 use super::{request, why_not};
+use crate::FINDINGS;
 
 /// Calls that are under way at a time, unless a rate is asked for.
 const PIPELINE: u64 = 64;
@@ -66,6 +68,28 @@ pub(crate) fn run(
         steps.push(outcome);
     }
     Ok(Outcome { steps })
+}
+
+/// Loads campaigns and lays their calls out, without making any; says all that is wrong.
+pub(crate) fn check(path: &Path, width: Width) -> anyhow::Result<u8> {
+    let campaigns = Campaign::load_all(path)?;
+    let mut out = std::io::stdout().lock();
+    let mut wrong = 0;
+    for campaign in &campaigns {
+        // What a step would have saved: any value will do.
+        let names = campaign.steps.iter().flat_map(|step| &step.save);
+        let saved: Saved = names.map(|(name, _)| (name.clone(), 1)).collect();
+        for (index, step) in campaign.steps.iter().enumerate() {
+            let hazard = hazard(&step.call).filter(|_| !step.force).map(str::to_owned);
+            let error = step.plan(width, campaign.seed, 0, &saved).err().map(|error| error.to_string());
+            if let Some(problem) = error.or(hazard) {
+                writeln!(out, "{}: steps[{index}]: {}: {problem}", campaign.id, step.call.name())?;
+                wrong += 1;
+            }
+        }
+    }
+    writeln!(out, "{} campaigns, {wrong} problems", campaigns.len())?;
+    Ok(if wrong == 0 { 0 } else { FINDINGS })
 }
 
 /// Nothing is made of a campaign that has such a call.
