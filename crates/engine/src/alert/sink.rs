@@ -144,7 +144,8 @@ impl<O: AlertOutput> Alerter<O> {
     /// # Errors
     /// When it cannot be told.
     pub fn tick(&mut self) -> Result<(), AlertError> {
-        self.close_storms(now_ns().saturating_sub(GRACE_NS))
+        let storms = self.limiter.close_ended(now_ns().saturating_sub(GRACE_NS));
+        self.tell_storms(storms)
     }
 
     /// Tells what is left to be told: the session is over.

@@ -82,10 +82,18 @@ impl Limiter {
         time_ns >= self.next_end_ns || time_ns.saturating_add(SECOND_NS * 2) <= self.next_end_ns
     }
 
-    /// Closes the seconds that are over at `time_ns` and gives the storms among them, with the rules' positions.
+    /// Closes the seconds that a call of `time_ns` is not in and gives the storms among them, with the rules' positions.
     pub(super) fn close(&mut self, time_ns: i64) -> Vec<(usize, Storm)> {
-        let mut over: Vec<(usize, Window)> =
-            self.open.extract_if(|_, window| !window.covers(time_ns)).collect();
+        self.close_if(|window| !window.covers(time_ns))
+    }
+
+    /// Closes the seconds that were over before `time_ns`, which need not be the time of a call.
+    pub(super) fn close_ended(&mut self, time_ns: i64) -> Vec<(usize, Storm)> {
+        self.close_if(|window| window.start_ns.saturating_add(SECOND_NS) <= time_ns)
+    }
+
+    fn close_if(&mut self, is_over: impl Fn(&Window) -> bool) -> Vec<(usize, Storm)> {
+        let mut over: Vec<(usize, Window)> = self.open.extract_if(|_, window| is_over(window)).collect();
         over.sort_by_key(|(key, window)| (window.start_ns, *key));
         let ends = self.open.values().map(|window| window.start_ns.saturating_add(SECOND_NS));
         self.next_end_ns = ends.min().unwrap_or(i64::MAX);

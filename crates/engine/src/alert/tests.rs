@@ -1,5 +1,7 @@
 //! Alerts in each form, storms, and a replay against the session itself.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use hypovisor_abi::capture::{Phase, capture};
 use hypovisor_abi::fuzzing::Copier;
 use hypovisor_abi::xen::XEN;
@@ -214,6 +216,26 @@ fn a_line_of_syslog_has_its_parts_and_no_foreign_line_end() {
     let parameters = "[hypovisor@32473 rule=\"profile/call\" severity=\"medium\" domain=\"3\" \
                       domain_name=\"a\\\"\\]?b\" taken=\"observed\" count=\"1\"] pv domain 3 made console_io/";
     assert!(words[6].starts_with(parameters), "{}", words[6]);
+}
+
+#[test]
+fn looking_for_storms_that_are_over_does_not_end_one() {
+    let rules = Detection::default().with_rules(rules().into());
+    let mut alerter = Alerter::live(rules, Vec::new());
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+    let deny = |sequence| Call {
+        time_ns: now,
+        caller: Caller { domain: 2, ..at(0, CONSOLE).caller },
+        ..at(sequence, CONSOLE)
+    };
+    for sequence in 0..30 {
+        alerter.entered(&deny(sequence)).unwrap();
+        alerter.tick().unwrap();
+    }
+    let told = |report: &Report| matches!(report, Report::Alert(alert) if alert.rule.id == "DENY");
+    assert_eq!(alerter.output().iter().filter(|report| told(report)).count(), 10);
+    let total = alerter.totals().iter().find(|total| total.rule.id == "DENY").unwrap();
+    assert_eq!((total.alerts, total.told), (30, 10));
 }
 
 /// A list of 512 updates, each compared with each.

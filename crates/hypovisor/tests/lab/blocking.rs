@@ -99,6 +99,7 @@ fn a_denied_call_does_nothing_and_a_paused_one_waits() {
     let mut engine = run.engine();
     assert_denied(&mut engine, domain);
     assert_reloaded(&mut engine, domain, &rules_dir);
+    assert_switched_off_and_on(&run, &mut engine, domain);
     assert!(run.next_line("intact: calls=").contains("differences=0 "));
     // dom0's own call waits, and L1 with it, until somebody lets it go.
     std::thread::sleep(Duration::from_secs(3));
@@ -141,6 +142,19 @@ fn assert_reloaded(engine: &mut Engine, domain: u16, rules_dir: &Path) {
     engine.ask(&Request::ReloadRules {}).unwrap();
     assert!(engine.answer().unwrap_err().to_string().contains("TEST-wrong.yaml"));
     assert_eq!(inject(engine, domain, &capabilities).result, Some(EDOM));
+    std::fs::remove_file(rules_dir.join("TEST-wrong.yaml")).unwrap();
+}
+
+/// As an operator would, with the program.
+fn assert_switched_off_and_on(run: &LabRun, engine: &mut Engine, domain: u16) {
+    let capabilities = call("xen_version/XENVER_capabilities", json!({ "arg": {} }));
+    assert_eq!(run.ask(&["reload", "--off"]), "0 rules in force\n");
+    assert_eq!(inject(engine, domain, &capabilities).result, Some(0));
+    assert_eq!(run.ask(&["reload"]), "3 rules in force\n");
+    assert_eq!(inject(engine, domain, &capabilities).result, Some(EDOM));
+    let status: Value = serde_json::from_str(&run.ask(&["status", "--json"])).unwrap();
+    assert_eq!((&status["rules"], &status["alerts"]["TEST-capabilities"]), (&json!(3), &json!(5)));
+    assert!(status["domains"].as_array().unwrap().iter().any(|known| known["id"] == domain));
 }
 
 /// The recording says what was done, and every denial has its alert.
@@ -149,11 +163,11 @@ fn assert_recorded(recording: &Path, alerts: &Path) {
     let verdicts: Vec<Verdict> =
         calls.map(Result::unwrap).filter_map(|call| call.intervention.verdict).collect();
     let count = |wanted| verdicts.iter().filter(|verdict| **verdict == wanted).count();
-    assert_eq!((count(Verdict::Denied), count(Verdict::Paused)), (5, 1));
+    assert_eq!((count(Verdict::Denied), count(Verdict::Paused)), (6, 1));
     let text = std::fs::read_to_string(alerts).unwrap();
     let alerts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let taken = |what: &str| alerts.iter().filter(|alert| alert["taken"] == what).count();
-    assert_eq!((taken("denied"), taken("paused")), (5, 1), "{text}");
+    assert_eq!((taken("denied"), taken("paused")), (6, 1), "{text}");
     for alert in alerts.iter().filter(|alert| alert["taken"] == "denied") {
         assert!(
             alert["event"]["injected"] == true && alert["rule"]["id"].as_str().unwrap().starts_with("TEST-")

@@ -48,6 +48,11 @@ impl LabRun {
         engine_in(&self.runtime).unwrap()
     }
 
+    /// What the program says that is run beside the one that watches.
+    pub(crate) fn ask(&self, args: &[&str]) -> String {
+        text(&run(hypovisor().env("XDG_RUNTIME_DIR", &self.runtime).args(args), 0).stdout)
+    }
+
     /// Waits for the script's end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.lines.by_ref().for_each(drop);
