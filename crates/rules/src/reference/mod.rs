@@ -1,4 +1,4 @@
-//! `docs/rules.md` and `docs/rules.schema.json`, generated from what the loader checks by.
+//! `docs/rules.md`, `docs/rules.schema.json` and the tables of a pack's README, generated from what the loader checks by.
 //!
 //! The fields of a file come from its schema, names and functions from the tables of the compiler, calls and their
 //! arguments from the ABI.
@@ -11,6 +11,10 @@ use hypovisor_abi::{Arg, Hypercall, SubOpFrom};
 
 use crate::compile::{CONSTANTS, FUNCTIONS, VALUES};
 use crate::schema::{self, Keys};
+
+mod pack;
+
+pub use self::pack::renew_pack;
 
 const INTRODUCTION: &str = include_str!("introduction.md");
 /// Structs inside structs that the list of calls shows.
