@@ -6,7 +6,8 @@ use hypovisor_abi::types::{Direction, Type};
 use hypovisor_verdict::{LoopSpec, MAX_LOOPS, Op, Side};
 
 use super::assembler::Assembler;
-use super::path::{Memory, Scope, Spot, elements, first_buffer, member, of_field, pointee};
+use super::path::{Memory, Spot, elements, first_buffer, member, of_field, pointee};
+use super::scope::Scope;
 
 /// Pushes whether any guest handle among the call's captured arguments passes `test`. Never absent.
 pub(crate) fn any_handle(scope: &Scope, assembler: &mut Assembler, free_slot: usize, test: &[Op]) {

@@ -1,4 +1,6 @@
-//! Checks types and translates.
+//! From a condition's tree to instructions: checks types, resolves names, and joins a condition with its exceptions.
+//!
+//! What stands in a tree has a module for each kind: operators, functions, lists, and paths below `args`.
 
 use hypovisor_abi::types::Type;
 use hypovisor_abi::xen::XEN;
@@ -7,7 +9,8 @@ use hypovisor_verdict::{Fact, Op, Range};
 use crate::compile::assembler::{Assembler, Hole};
 use crate::compile::language::VALUES;
 use crate::compile::names::Names;
-use crate::compile::path::{Rule, Scope};
+use crate::compile::path::Rule;
+use crate::compile::scope::Scope;
 use crate::condition::{Expr, Kind, MAX_DEPTH};
 use crate::suggest::did_you_mean;
 
@@ -82,12 +85,7 @@ pub(crate) fn lower(
         lowering.assembler.land(hole);
     }
     for (field, exception) in exceptions {
-        let hole = lowering.assembler.hole(Op::JumpIfFalse { to: 0 });
-        lowering.whole(field, exception);
-        for op in [Op::OrFalse {}, Op::Not {}, Op::And {}] {
-            lowering.assembler.emit(op);
-        }
-        lowering.assembler.land(hole);
+        lowering.unless(field, exception);
     }
     if lowering.assembler.overflow {
         let (field, at) = (when.map_or("exceptions", |(field, _)| field).to_owned(), 0);
@@ -188,6 +186,16 @@ impl<'l> Lowering<'l> {
     fn whole(&mut self, field: &str, expr: &Expr) {
         self.field = field.to_owned();
         self.truth(expr);
+    }
+
+    /// Makes what is on the stack false where the exception holds; one that is undecided does not hold.
+    fn unless(&mut self, field: &str, exception: &Expr) {
+        let hole = self.assembler.hole(Op::JumpIfFalse { to: 0 });
+        self.whole(field, exception);
+        for op in [Op::OrFalse {}, Op::Not {}, Op::And {}] {
+            self.assembler.emit(op);
+        }
+        self.assembler.land(hole);
     }
 
     fn truth(&mut self, expr: &Expr) {

@@ -8,172 +8,27 @@
 //! union. Which side of the call a value belongs to follows from the directions in the tables, as in
 //! `hypovisor_abi::decode`.
 
-use hypovisor_abi::types::{Direction, Handle, Scalar, Show, Struct, Type};
-use hypovisor_abi::{Arg, Count, Hypercall, SubOp, SubOpFrom, Width};
-use hypovisor_verdict::{Op, Side};
+use hypovisor_abi::SubOpFrom;
+use hypovisor_abi::types::{Handle, Scalar, Show, Type};
 
-use super::assembler::Assembler;
 use super::names::Names;
+use super::scope::Scope;
 use crate::suggest::{did_you_mean, some_of};
 
 mod fields;
+mod place;
+mod pointers;
 
 use self::fields::{field, no_field};
 pub(crate) use self::fields::{member, names_in, of_field};
+use self::place::Code;
+pub(crate) use self::place::{Memory, Rule};
+pub(crate) use self::pointers::{elements, first_buffer, pointee};
 
 /// The largest index in a path.
 const MAX_INDEX: u32 = 8191;
 /// The most members of unions that one path may mean.
 const MAX_PLACES: usize = 16;
-
-/// What a condition is compiled for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Scope {
-    pub(crate) call: Option<&'static Hypercall>,
-    pub(crate) sub_op: Option<&'static SubOp>,
-    pub(crate) sub_op_number: Option<u64>,
-    pub(crate) width: Width,
-}
-
-impl Scope {
-    pub(crate) fn args(&self) -> &'static [Arg] {
-        let Some(call) = self.call else { return &[] };
-        match (call.sub_ops.map(|ops| ops.from), self.sub_op) {
-            (Some(SubOpFrom::Arg { .. }), Some(op)) => op.args,
-            _ => call.args,
-        }
-    }
-
-    /// The arguments that a caller of this width passes, each with its first register.
-    pub(crate) fn placed(&self) -> Vec<(u8, &'static Arg)> {
-        let mut next = 0;
-        let mut placed = Vec::new();
-        for arg in self.args() {
-            let taken = arg.registers(self.width);
-            if taken > 0 {
-                placed.push((next, arg));
-            }
-            next += taken;
-        }
-        placed
-    }
-
-    pub(crate) fn sub_op_from(&self) -> Option<SubOpFrom> {
-        self.call?.sub_ops.map(|ops| ops.from)
-    }
-
-    pub(crate) fn bytes(&self, ty: &Type) -> u32 {
-        ty.bytes(self.width)
-    }
-}
-
-/// An instruction whose constants have no place yet.
-#[derive(Clone, Debug)]
-pub(crate) enum Code {
-    Op(Op),
-    /// The first value is the mask.
-    Tag {
-        bytes: u8,
-        negate: bool,
-        relative: i32,
-        values: Vec<i128>,
-    },
-    TagSubOp {
-        negate: bool,
-        values: Vec<i128>,
-    },
-}
-
-/// Which side of the call a value belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
-    /// Only what was captured at entry.
-    Entry,
-    /// Only what was captured after the call.
-    Exit,
-    /// What each field's direction says.
-    Marked,
-    /// As `Marked`, but what the guest supplies Xen also changes.
-    Both,
-}
-
-impl Rule {
-    /// What a field, or a member of a union, with this direction has.
-    const fn with(self, direction: Direction, aggregate: bool) -> Self {
-        match (self, direction) {
-            (Self::Entry | Self::Exit, _) => self,
-            (_, Direction::Out) => Self::Exit,
-            (_, Direction::InOut) => Self::Both,
-            (Self::Marked, Direction::In) => {
-                if aggregate {
-                    self
-                } else {
-                    Self::Entry
-                }
-            }
-            (Self::Both, Direction::In) => self,
-        }
-    }
-
-    pub(crate) const fn before(self) -> bool {
-        !matches!(self, Self::Exit)
-    }
-}
-
-/// A place in captured memory.
-#[derive(Clone, Debug)]
-pub(crate) struct Memory {
-    /// Puts the cursor on the base.
-    pub(crate) code: Vec<Code>,
-    /// From the base.
-    pub(crate) offset: u32,
-    /// The structs around it with their offsets, innermost last.
-    holders: Vec<(u32, &'static Struct)>,
-    pub(crate) rule: Rule,
-    /// Captured after the call as well.
-    pub(crate) exit: bool,
-    /// The base is what begins with the sub-op number.
-    sub_op_here: bool,
-}
-
-impl Memory {
-    fn at(&self, offset: u32) -> Self {
-        Self { offset: self.offset.saturating_add(offset), ..self.clone() }
-    }
-
-    /// The element of a loop.
-    pub(crate) fn element(slot: u8, rule: Rule, exit: bool) -> Self {
-        let code = vec![Code::Op(Op::Element { slot })];
-        Self { code, offset: 0, holders: Vec::new(), rule, exit, sub_op_here: false }
-    }
-
-    /// No place at all: following a null pointer leaves none.
-    pub(crate) fn nowhere(rule: Rule, exit: bool) -> Self {
-        let code = vec![Code::Op(Op::Absent {}), Code::Op(Op::Follow { entry: true, exit: true })];
-        Self { code, offset: 0, holders: Vec::new(), rule, exit, sub_op_here: false }
-    }
-
-    /// Puts the cursor there.
-    pub(crate) fn emit(&self, assembler: &mut Assembler) {
-        for code in &self.code {
-            match code {
-                Code::Op(op) => assembler.emit(*op),
-                Code::Tag { bytes, negate, relative, values } => {
-                    let (start, len) = (assembler.constants(values), values.len() as u8);
-                    let (bytes, negate, relative) = (*bytes, *negate, *relative);
-                    assembler.emit(Op::Tag { bytes, negate, len, relative, values: start });
-                }
-                Code::TagSubOp { negate, values } => {
-                    let (start, len) = (assembler.constants(values), values.len() as u8);
-                    assembler.emit(Op::TagSubOp { negate: *negate, len, values: start });
-                }
-            }
-        }
-        if self.offset > 0 {
-            assembler.emit(Op::Move { bytes: self.offset });
-        }
-    }
-}
 
 /// What a path leads to.
 #[derive(Clone, Debug)]
@@ -186,25 +41,12 @@ pub(crate) enum Spot {
     Memory { memory: Memory, ty: &'static Type },
 }
 
-/// Elements in a row.
-pub(crate) struct Elements {
-    pub(crate) memory: Memory,
-    pub(crate) ty: &'static Type,
-    /// `None`: only the capture says.
-    pub(crate) limit: Option<u32>,
-    /// The field that is zero in the element that ends the list.
-    pub(crate) until: Option<(u32, u8)>,
-}
-
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Field(String),
     Index(u32),
 }
-
-/// A single byte of a larger run.
-pub(crate) const BYTE: &Type = &Type::HEX8;
 
 /// Where a path below `args` leads.
 pub(crate) fn resolve(scope: &Scope, steps: &[Step]) -> Result<Vec<Spot>, String> {
@@ -301,89 +143,6 @@ fn in_register(scope: &Scope, index: u8, scalar: &Scalar) -> Spot {
     let bytes = if mask.is_some() { bytes.min(scope.width.word_bytes() as u8) } else { bytes };
     let signed = scalar.int.is_signed();
     Spot::Register { index, bytes, signed, mask, names, truth: matches!(scalar.show, Show::Bool) }
-}
-
-pub(super) fn first_buffer(scope: &Scope, index: u8, ty: &'static Type) -> Spot {
-    let word = scope.width.word_bytes() as u8;
-    let code = vec![
-        Code::Op(Op::RawArg { index }),
-        Code::Op(Op::Follow { entry: true, exit: true }),
-        Code::Op(Op::Load { bytes: word, signed: false, side: Side::Either }),
-        Code::Op(Op::Follow { entry: true, exit: true }),
-    ];
-    let memory =
-        Memory { code, offset: 0, holders: Vec::new(), rule: Rule::Marked, exit: true, sub_op_here: true };
-    Spot::Memory { memory, ty }
-}
-
-/// What a pointer leads to.
-pub(super) fn pointee(scope: &Scope, spot: &Spot) -> Option<(Memory, &'static Handle)> {
-    let (mut code, handle, mut sub_op_here) = match spot {
-        Spot::Pointer { index, handle } => {
-            let here = matches!(scope.sub_op_from(), Some(SubOpFrom::Memory { index: at }) if at == *index);
-            (vec![Code::Op(Op::RawArg { index: *index })], *handle, here)
-        }
-        Spot::Memory { memory, ty } => match ty.for_width(scope.width) {
-            Type::Handle(handle) => {
-                let mut code = memory.code.clone();
-                if memory.offset > 0 {
-                    code.push(Code::Op(Op::Move { bytes: memory.offset }));
-                }
-                // Of a wide handle a 32-bit caller's lower half counts.
-                let bytes = scope.width.word_bytes() as u8;
-                code.push(Code::Op(Op::Load { bytes, signed: false, side: Side::Either }));
-                (code, *handle, false)
-            }
-            Type::Tail(handle) => {
-                let mut code = memory.code.clone();
-                code.push(Code::Op(Op::Move { bytes: memory.offset }));
-                code.push(Code::Op(Op::Place {}));
-                (code, *handle, false)
-            }
-            _ => return None,
-        },
-        Spot::Register { .. } => return None,
-    };
-    let direction = handle.direction;
-    let entry = direction.is_in() || handle.to.has_handles();
-    code.push(Code::Op(Op::Follow { entry, exit: direction.is_out() }));
-    sub_op_here &= direction.is_in();
-    let rule = match direction {
-        Direction::In => Rule::Entry,
-        Direction::Out => Rule::Exit,
-        Direction::InOut => Rule::Marked,
-    };
-    let exit = direction.is_out();
-    Some((Memory { code, offset: 0, holders: Vec::new(), rule, exit, sub_op_here }, handle))
-}
-
-/// The elements that a handle, array or run of bytes has.
-pub(crate) fn elements(scope: &Scope, spot: &Spot) -> Option<Elements> {
-    if let Some((memory, handle)) = pointee(scope, spot) {
-        let ty = handle.to.for_width(scope.width);
-        let until = match (handle.count, ty) {
-            (Count::Until { field, .. }, Type::Struct(structure)) => structure.position(field).map(|index| {
-                let bytes = scope.bytes(&structure.fields[index].ty).clamp(1, 8) as u8;
-                (structure.offset(index, scope.width), bytes)
-            }),
-            (Count::Text(_) | Count::WideText(_), _) => return None,
-            (Count::One, Type::Array(_) | Type::Bytes(_)) => {
-                return elements(scope, &Spot::Memory { memory, ty });
-            }
-            (Count::One, _) | (_, Type::Chars(_)) => return None,
-            _ => None,
-        };
-        let ty = if matches!(ty, Type::Bytes(1)) { BYTE } else { ty };
-        return Some(Elements { memory, ty, limit: None, until });
-    }
-    let Spot::Memory { memory, ty } = spot else { return None };
-    let (ty, len) = match ty.for_width(scope.width) {
-        Type::Array(array) => (array.of.for_width(scope.width), array.len),
-        Type::Bytes(len) => (BYTE, *len),
-        _ => return None,
-    };
-    let memory = Memory { holders: Vec::new(), ..memory.clone() };
-    Some(Elements { memory, ty, limit: Some(len), until: None })
 }
 
 fn one_step(scope: &Scope, spot: &Spot, step: &Step) -> Result<Vec<Spot>, String> {

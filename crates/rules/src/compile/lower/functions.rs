@@ -1,4 +1,4 @@
-//! Functions of the language.
+//! Calls as the parser has them: operators are handed on to their module, the language's functions compiled here.
 
 use hypovisor_verdict::{Op, Side};
 
@@ -15,19 +15,8 @@ use crate::suggest::did_you_mean;
 impl<'l> Lowering<'l> {
     pub(super) fn call(&mut self, expr: &Expr, target: Option<&Expr>, name: &str, args: &[Expr]) -> Ty {
         match (target, name, args) {
-            (None, "_&&_" | "_||_", [left, right]) => {
-                self.truth(left);
-                let (jump, op) = if name == "_&&_" {
-                    (Op::JumpIfFalse { to: 0 }, Op::And {})
-                } else {
-                    (Op::JumpIfTrue { to: 0 }, Op::Or {})
-                };
-                let hole = self.assembler.hole(jump);
-                self.truth(right);
-                self.assembler.emit(op);
-                self.assembler.land(hole);
-                Ty::Bool
-            }
+            (None, "_&&_", [left, right]) => self.join(left, right, Op::JumpIfFalse { to: 0 }, Op::And {}),
+            (None, "_||_", [left, right]) => self.join(left, right, Op::JumpIfTrue { to: 0 }, Op::Or {}),
             (None, "!_", [of]) => {
                 self.truth(of);
                 self.assembler.emit(Op::Not {});

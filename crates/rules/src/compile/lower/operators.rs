@@ -8,6 +8,16 @@ use crate::condition::{Expr, Kind};
 use crate::suggest::did_you_mean;
 
 impl<'l> Lowering<'l> {
+    /// `left && right` or `left || right`; `jump` is taken where the left side decides alone.
+    pub(super) fn join(&mut self, left: &Expr, right: &Expr, jump: Op, op: Op) -> Ty {
+        self.truth(left);
+        let hole = self.assembler.hole(jump);
+        self.truth(right);
+        self.assembler.emit(op);
+        self.assembler.land(hole);
+        Ty::Bool
+    }
+
     pub(super) fn conditional(&mut self, at: usize, condition: &Expr, yes: &Expr, no: &Expr) -> Ty {
         self.truth(condition);
         let branch = self.assembler.hole(Op::Branch { otherwise: 0, end: 0 });

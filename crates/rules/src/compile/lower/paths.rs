@@ -7,7 +7,8 @@ use hypovisor_verdict::{Op, Side};
 use super::{Lowering, Root, Ty, Variable, fact};
 use crate::compile::assembler::Hole;
 use crate::compile::names::Names;
-use crate::compile::path::{Memory, Rule, Scope, Spot, Step, follow_steps, names_in, resolve};
+use crate::compile::path::{Memory, Rule, Spot, Step, follow_steps, names_in, resolve};
+use crate::compile::scope::Scope;
 use crate::condition::{Expr, Kind};
 use crate::suggest::some_of;
 

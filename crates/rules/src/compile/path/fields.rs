@@ -2,7 +2,8 @@
 
 use hypovisor_abi::types::{Case, Direction, Field, Struct, Tag, Type, Union};
 
-use super::{Code, Memory, Rule, Scope, Spot};
+use super::{Code, Memory, Rule, Spot};
+use crate::compile::scope::Scope;
 use crate::suggest::{did_you_mean, some_of};
 
 /// The fields of this name in a struct or union, with all that is inside it without a name.
@@ -61,7 +62,7 @@ pub(crate) fn of_field(scope: &Scope, memory: &Memory, structure: &'static Struc
     inner
 }
 
-pub(super) fn is_aggregate(scope: &Scope, ty: &'static Type) -> bool {
+fn is_aggregate(scope: &Scope, ty: &'static Type) -> bool {
     match ty.for_width(scope.width) {
         Type::Struct(_) | Type::Union(_) => true,
         Type::Array(array) => is_aggregate(scope, array.of),
