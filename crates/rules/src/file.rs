@@ -6,13 +6,14 @@ use std::path::Path;
 use hypovisor_abi::errno;
 use hypovisor_verdict::{Action, Moment};
 
-use crate::condition::{self, Expr};
+use crate::condition::Expr;
 use crate::problem::{Place, Problems};
-use crate::rule::{Exception, Rule, Sequence, Severity, Step, Target};
+use crate::rule::{Rule, Sequence, Severity, Step, Target};
 use crate::schema::Keys;
 use crate::suggest::{did_you_mean, some_of};
 use crate::yaml::{Content, Node, Scalar};
 
+mod conditions;
 mod targets;
 mod windows;
 
@@ -20,10 +21,6 @@ mod windows;
 const MAX_ITEMS: usize = 128;
 /// The most steps of a sequence.
 const MAX_STEPS: usize = 8;
-/// The longest window: a day, and as many calls as a domain may make in one.
-const MAX_WINDOW_NS: u64 = 86_400_000_000_000;
-/// The most matches that a rate counts to.
-const MAX_RATE: u64 = 1_000_000;
 
 /// A condition and the calls it is for.
 pub(crate) struct Part {
@@ -266,66 +263,6 @@ impl<'r, 'f> Reader<'r, 'f> {
                 1
             }
         }
-    }
-
-    /// A condition's tree. What is simply `true` is none.
-    fn condition(&mut self, node: &Node, field: &str) -> Option<(String, Expr)> {
-        let scalar = self.scalar(node, field)?;
-        self.texts.insert(field.to_owned(), scalar.clone());
-        match condition::parse(&scalar.text) {
-            Ok(expr) => Some((field.to_owned(), expr)),
-            Err(flaws) => {
-                for flaw in flaws {
-                    self.problems.add(scalar.place(flaw.at), field, flaw.message);
-                }
-                None
-            }
-        }
-    }
-
-    fn lets(&mut self, node: Option<&Node>) -> Vec<(String, Expr)> {
-        let Some(node) = node else { return Vec::new() };
-        let Content::Map(pairs) = &node.content else {
-            self.refuse(node, "let", format!("a map is needed here, this is {}", node.what()));
-            return Vec::new();
-        };
-        if pairs.len() > MAX_ITEMS {
-            self.refuse(node, "let", format!("{} names, more than {MAX_ITEMS}", pairs.len()));
-        }
-        let mut lets = Vec::new();
-        for (key, value) in pairs.iter().take(MAX_ITEMS) {
-            let Content::Scalar(Scalar { text: name, .. }) = &key.content else { continue };
-            let field = format!("let.{name}");
-            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let begins = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-            let taken = crate::compile::VALUES.iter().any(|(known, _)| known == name)
-                || ["args", "raw_args", "math", "true", "false", "null", "in"].contains(&name.as_str());
-            if !begins || !name.chars().all(word) {
-                self.problems.add(key.at, &field, "a name has letters, digits and `_`");
-            } else if taken {
-                self.problems.add(key.at, &field, "the name has a meaning already");
-            } else {
-                let broken = Expr { at: 0, kind: condition::Kind::Broken };
-                let expr = self.condition(value, &field).map_or(broken, |(_, expr)| expr);
-                lets.push((name.clone(), expr));
-            }
-        }
-        lets
-    }
-
-    fn exceptions(&mut self, node: Option<&Node>) -> (Vec<Exception>, Vec<(String, Expr)>) {
-        let (mut exceptions, mut trees) = (Vec::new(), Vec::new());
-        let keys = Keys::of_part("Exception");
-        for (field, item) in self.list(node, "exceptions") {
-            let fields = self.fields(item, &field, &keys);
-            let reason = self.text(fields.get("reason"), &below(&field, "reason"));
-            let Some(when) = fields.get("when") else { continue };
-            let tree = self.condition(when, &below(&field, "when"));
-            let text = self.scalar(when, &below(&field, "when")).map(|scalar| scalar.text.clone());
-            exceptions.push(Exception { when: text.unwrap_or_default(), reason });
-            trees.extend(tree);
-        }
-        (exceptions, trees)
     }
 
     fn parts(&mut self, root: &Node, fields: &Fields<'_>) -> (Option<Sequence>, Vec<Part>) {

@@ -43,7 +43,7 @@ impl<'r, 'f> Reader<'r, 'f> {
 }
 
 /// Whether every call of `inner` is one of `outer`.
-pub(super) fn covers(outer: &Target, inner: &Target) -> bool {
+fn covers(outer: &Target, inner: &Target) -> bool {
     match (outer.number, outer.sub_op) {
         (None, _) => true,
         (number, None) => number == inner.number,

@@ -1,9 +1,14 @@
 //! Rates, and the windows of rates and sequences.
 
-use super::{Fields, MAX_RATE, MAX_WINDOW_NS, Reader, below};
+use super::{Fields, Reader, below};
 use crate::rule::{Rate, Window};
 use crate::schema::Keys;
 use crate::yaml::Node;
+
+/// The longest window: a day, and as many calls as a domain may make in one.
+const MAX_WINDOW_NS: u64 = 86_400_000_000_000;
+/// The most matches that a rate counts to.
+const MAX_RATE: u64 = 1_000_000;
 
 impl<'r, 'f> Reader<'r, 'f> {
     pub(super) fn rate(&mut self, node: &Node) -> Option<Rate> {
@@ -13,12 +18,7 @@ impl<'r, 'f> Reader<'r, 'f> {
         Some(Rate { count: count? as u32, window })
     }
 
-    pub(super) fn number(
-        &mut self,
-        node: &Node,
-        field: &str,
-        range: std::ops::RangeInclusive<u64>,
-    ) -> Option<u64> {
+    fn number(&mut self, node: &Node, field: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
         let scalar = self.scalar(node, field)?;
         match scalar.text.parse().ok().filter(|number| range.contains(number)) {
             Some(number) => Some(number),
