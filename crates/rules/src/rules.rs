@@ -1,6 +1,5 @@
-//! A directory of rules, loaded and compiled.
+//! A set of rules, loaded and compiled: what the engine asks of it, and what of it goes to the sensor.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use hypovisor_verdict::{MAX_RULES, RuleIndex, RuleSet, SetBuilder, Watch};
@@ -9,17 +8,15 @@ use crate::problem::{Problem, Problems, RulesError};
 use crate::rule::Rule;
 
 mod compiler;
+mod files;
 
 use self::compiler::Compiler;
+use self::files::{of_file, read_all};
 
 /// The largest rule file in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// The largest compiled set that a sensor takes, in bytes.
 pub const MAX_SENSOR_BYTES: usize = 1 << 20;
-/// The deepest nesting of directories.
-const MAX_DIRECTORY_DEPTH: usize = 8;
-/// The number of `iret`: it never returns to its caller, so it cannot be given an error.
-const IRET: u16 = 23;
 
 /// What the sensor does with calls that rules block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -31,23 +28,6 @@ pub enum Enforce {
     WouldDeny,
     /// It blocks them.
     Deny,
-}
-
-/// Reads the rule files at or below `path`.
-fn read_all(path: &Path, sources: &mut Vec<(PathBuf, String)>, problems: &mut Vec<Problem>) {
-    let mut files = Vec::new();
-    let before = problems.len();
-    find(path, 0, &mut files, problems);
-    files.sort();
-    if files.is_empty() && problems.len() == before {
-        problems.push(of_file(path, "there is no rule file (*.yaml) here".into()));
-    }
-    for file in files {
-        match read(&file) {
-            Ok(text) => sources.push((file, text)),
-            Err(message) => problems.push(of_file(&file, message)),
-        }
-    }
 }
 
 /// Rules cannot go to a sensor.
@@ -192,55 +172,6 @@ impl Rules {
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
-}
-
-fn of_file(file: &Path, message: String) -> Problem {
-    Problem { file: file.to_owned(), line: 0, column: 0, field: String::new(), message }
-}
-
-/// Rule files at or below `path`.
-fn find(path: &Path, depth: usize, files: &mut Vec<PathBuf>, problems: &mut Vec<Problem>) {
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) => return problems.push(of_file(path, format!("cannot be read: {error}"))),
-    };
-    if !metadata.is_dir() {
-        files.push(path.to_owned());
-        return;
-    }
-    if depth > MAX_DIRECTORY_DEPTH {
-        return problems
-            .push(of_file(path, format!("more than {MAX_DIRECTORY_DEPTH} levels of directories")));
-    }
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) => return problems.push(of_file(path, format!("cannot be read: {error}"))),
-    };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if files.len() > MAX_RULES || hidden {
-            continue;
-        }
-        if yaml || directory {
-            find(&path, depth + 1, files, problems);
-        }
-    }
-}
-
-fn read(file: &Path) -> Result<String, String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
-    let metadata = fs::metadata(file).map_err(cannot)?;
-    if !metadata.is_file() {
-        return Err("is no file".into());
-    }
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(format!("has {} bytes, more than {MAX_FILE_BYTES}", metadata.len()));
-    }
-    let bytes = fs::read(file).map_err(cannot)?;
-    String::from_utf8(bytes).map_err(|error| format!("is no UTF-8 text: {error}"))
 }
 
 /// FNV-1a over names and texts.

@@ -7,13 +7,17 @@ use hypovisor_abi::Width;
 use hypovisor_abi::xen::XEN;
 use hypovisor_verdict::{Action, MAX_WATCHES, Moment, Part, Range, RuleIndex, Watch};
 
-use super::{IRET, MAX_FILE_BYTES};
+use super::MAX_FILE_BYTES;
 use crate::compile::{Assembler, Guard, Lowered, Scope, lower};
 use crate::file::{self, Draft};
 use crate::problem::{Place, Problems};
 use crate::rule::{Rule, Target};
 use crate::yaml;
 
+/// The number of `iret`: it never returns to its caller, so it cannot be given an error.
+const IRET: u16 = 23;
+
+/// A set in the making, and the rules that are in it so far.
 #[derive(Default)]
 pub(super) struct Compiler {
     pub(super) rules: Vec<Rule>,
