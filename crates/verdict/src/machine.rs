@@ -4,17 +4,18 @@
 //! instruction costs at least one step of a budget. A program that `wire` has let through never meets a failing check.
 
 use hypovisor_abi::SubOpFrom;
-use hypovisor_abi::capture::{Segment, register_sub_op};
+use hypovisor_abi::capture::register_sub_op;
 use hypovisor_abi::decode::{Call, identify};
 use hypovisor_abi::errno;
 use hypovisor_abi::xen::XEN;
 
 use crate::facts::{Facts, Moment};
-use crate::op::{Fact, LoopSpec, Op, Range, Side};
+use crate::op::{Fact, LoopSpec, Op, Range};
 
 mod arithmetic;
 mod cursor;
 mod loops;
+mod memory;
 
 use self::cursor::{Cursor, integer};
 use self::loops::LoopState;
@@ -30,8 +31,7 @@ pub const MAX_LOOPS: usize = 2;
 
 /// Stands for a value that is not at hand. No C integer, and no exact result that is kept, is that small.
 const ABSENT: i128 = i128::MIN;
-/// What following a pointer costs: a search through the segments.
-const FOLLOW_STEPS: u32 = 4;
+
 /// A condition's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Truth {
@@ -175,14 +175,7 @@ impl<'a, 's> Machine<'a, 's> {
             Op::JumpIfPresent { .. } => {
                 self.pop();
             }
-            Op::Branch { otherwise, end } => match self.pop() {
-                ABSENT => {
-                    self.push(ABSENT);
-                    return end;
-                }
-                0 => return otherwise,
-                _ => {}
-            },
+            Op::Branch { otherwise, end } => return self.branch(at, otherwise, end),
             Op::Jump { to } => return to,
             Op::Loop { index } => return self.begin(index, at),
             Op::Next { index } => return self.next(index),
@@ -192,23 +185,40 @@ impl<'a, 's> Machine<'a, 's> {
             Op::LessOrEqual {} => self.compare(|left, right| left <= right),
             Op::Greater {} => self.compare(|left, right| left > right),
             Op::GreaterOrEqual {} => self.compare(|left, right| left >= right),
-            Op::Compare { how, index } => {
-                let (right, left) = (self.constant(index), self.pop());
-                let holds = match how {
-                    0 => left == right,
-                    1 => left != right,
-                    2 => left < right,
-                    3 => left <= right,
-                    4 => left > right,
-                    _ => left >= right,
-                };
-                self.push(if left == ABSENT { ABSENT } else { i128::from(holds) });
-            }
+            Op::Compare { how, index } => self.compare_with_constant(how, index),
             Op::And {} => self.join(0),
             Op::Or {} => self.join(1),
             _ => self.compute(op),
         }
         at + 1
+    }
+
+    /// `? :`: which comes next for the condition on the stack.
+    #[inline(always)]
+    fn branch(&mut self, at: u32, otherwise: u32, end: u32) -> u32 {
+        match self.pop() {
+            ABSENT => {
+                self.push(ABSENT);
+                end
+            }
+            0 => otherwise,
+            _ => at + 1,
+        }
+    }
+
+    /// `how` numbers the comparisons as [`Op::Compare`] says.
+    #[inline(always)]
+    fn compare_with_constant(&mut self, how: u8, index: u32) {
+        let (right, left) = (self.constant(index), self.pop());
+        let holds = match how {
+            0 => left == right,
+            1 => left != right,
+            2 => left < right,
+            3 => left <= right,
+            4 => left > right,
+            _ => left >= right,
+        };
+        self.push(if left == ABSENT { ABSENT } else { i128::from(holds) });
     }
 
     #[inline]
@@ -278,88 +288,6 @@ impl<'a, 's> Machine<'a, 's> {
         let wide = bytes == 8 && registers.width.word_bytes() == 4;
         let word = if wide { low | registers.arg(index.saturating_add(1)) << 32 } else { low };
         integer(&word.to_le_bytes(), bytes, signed).unwrap_or(ABSENT)
-    }
-
-    fn element(&self, slot: u8) -> Option<Cursor<'a>> {
-        let state = self.loops.get(usize::from(slot)).copied().flatten()?;
-        Some(state.base)
-    }
-
-    /// The segments captured at a guest address: at entry, and after the call.
-    fn segments(&mut self, gva: i128, entry: bool, exit: bool) -> Option<[Option<Segment<'a>>; 2]> {
-        self.steps += FOLLOW_STEPS;
-        let gva = u64::try_from(gva).ok().filter(|gva| *gva != 0)?;
-        let call = self.facts.call;
-        let at_entry = if entry { call.entry.find(gva) } else { None };
-        let at_exit = if exit && self.moment == Moment::Return { call.exit.find(gva) } else { None };
-        (at_entry.is_some() || at_exit.is_some()).then_some([at_entry, at_exit])
-    }
-
-    fn follow(&mut self, entry: bool, exit: bool) {
-        let gva = self.pop();
-        self.cursor = self.segments(gva, entry, exit).map(|sides| {
-            let bytes = sides.map(|side| side.map_or(&[][..], |segment| segment.bytes));
-            let requested = sides.map(|side| side.map_or(0, |segment| segment.requested));
-            Cursor { entry: bytes[0], exit: bytes[1], requested, gva: gva as u64, offset: 0 }
-        });
-    }
-
-    fn tag(&mut self, op: Op) {
-        let (selected, negate) = match op {
-            Op::Tag { bytes, negate, len, relative, values } => {
-                let word = self.cursor.and_then(|mut cursor| {
-                    cursor.offset = cursor.offset.checked_add_signed(i64::from(relative))?;
-                    integer(cursor.bytes(Side::Either), bytes, false)
-                });
-                let Some((mask, values)) = self.constants(values, u32::from(len)).split_first() else {
-                    return;
-                };
-                (word.map(|word| values.contains(&(word & mask))), negate)
-            }
-            Op::TagSubOp { negate, len, values } => {
-                let number = self.sub_op().map(i128::from);
-                let values = self.constants(values, u32::from(len));
-                (number.map(|number| values.contains(&number)), negate)
-            }
-            _ => return,
-        };
-        if selected.is_none_or(|selected| selected == negate) {
-            self.cursor = None;
-        }
-    }
-
-    /// What is asked of memory other than an integer.
-    fn memory(&mut self, op: Op) -> Option<i128> {
-        match op {
-            Op::Place {} => {
-                let cursor = self.cursor?;
-                let gva = cursor.gva.wrapping_add(cursor.offset);
-                let narrow = self.facts.call.registers.width.word_bytes() == 4;
-                Some(i128::from(if narrow { gva & 0xffff_ffff } else { gva }))
-            }
-            Op::Size { side, size, limit } => {
-                let len = self.cursor?.bytes(side).len() as u64;
-                Some(i128::from((len / u64::from(size.max(1))).min(u64::from(limit))))
-            }
-            Op::Unreadable { entry, exit } => {
-                let gva = self.pop();
-                if gva == 0 {
-                    return Some(0);
-                }
-                let sides = self.segments(gva, entry, exit)?;
-                Some(i128::from(sides.iter().flatten().any(|segment| segment.unreadable)))
-            }
-            Op::Changed { bytes } => {
-                self.steps += bytes / 64;
-                let cursor = self.cursor?;
-                let part = |side| cursor.bytes(side).get(..bytes as usize);
-                Some(i128::from(part(Side::Entry)? != part(Side::Exit)?))
-            }
-            Op::AtHand { side } => {
-                Some(i128::from(self.cursor.is_some_and(|cursor| !cursor.bytes(side).is_empty())))
-            }
-            _ => None,
-        }
     }
 }
 

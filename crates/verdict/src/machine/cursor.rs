@@ -15,7 +15,7 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn whole(&self, side: Side) -> &'a [u8] {
+    fn whole(&self, side: Side) -> &'a [u8] {
         match side {
             Side::Entry => self.entry,
             Side::Exit => self.exit,
@@ -58,7 +58,7 @@ pub(super) fn integer(memory: &[u8], bytes: u8, signed: bool) -> Option<i128> {
     Some(if signed { i128::from(word.cast_signed() >> unused) } else { i128::from(word >> unused) })
 }
 
-pub(super) fn short_integer(memory: &[u8], bytes: u8) -> Option<u64> {
+fn short_integer(memory: &[u8], bytes: u8) -> Option<u64> {
     let memory = memory.get(..usize::from(bytes))?;
     Some(memory.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)))
 }
