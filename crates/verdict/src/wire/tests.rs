@@ -1,3 +1,5 @@
+//! Sets there and back, and sets that are refused.
+
 use proptest::prelude::*;
 
 use super::*;
