@@ -86,6 +86,7 @@ struct UnderWay {
     client: u64,
     /// The client's name for it.
     id: u64,
+    domain: u16,
     deadline: Instant,
 }
 
@@ -169,6 +170,22 @@ impl Remote {
         self.say(under_way.client, &ended);
     }
 
+    /// A domain was destroyed: what was to be made in its name is not waited for any longer.
+    pub(crate) fn domain_ended(&mut self, domain: u16) {
+        let gone: Vec<UnderWay> =
+            self.under_way.extract_if(|_, one| one.domain == domain).map(|(_, one)| one).collect();
+        for one in gone {
+            self.say(one.client, &Ended::without_result(one.id, Status::DomainGone));
+        }
+        for client in self.clients.values_mut() {
+            for request in
+                client.waiting.extract_if(.., |request| request.domain == domain).collect::<Vec<_>>()
+            {
+                client.say(&Ended::without_result(request.id, Status::DomainGone));
+            }
+        }
+    }
+
     fn say(&mut self, client: u64, answer: &impl Serialize) {
         if let Some(client) = self.clients.get_mut(&client) {
             client.say(answer);
@@ -208,7 +225,8 @@ impl Remote {
             for request in state.waiting.drain(..now) {
                 let id = self.next_injection;
                 self.next_injection += 1;
-                self.under_way.insert(id, UnderWay { client: *client, id: request.id, deadline });
+                let domain = request.domain;
+                self.under_way.insert(id, UnderWay { client: *client, id: request.id, domain, deadline });
                 tell(Message::Inject(request.into_injection(id)));
             }
         }
@@ -225,7 +243,7 @@ impl Remote {
         for id in late {
             tell(Message::CancelInjection { id });
             if let Some(one) = self.under_way.remove(&id) {
-                self.say(one.client, &Ended::timed_out(one.id));
+                self.say(one.client, &Ended::without_result(one.id, Status::TimedOut));
             }
         }
     }

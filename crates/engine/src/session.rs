@@ -203,6 +203,11 @@ impl Session {
         let (paused, ended) = (learning.paused, learning.ended);
         self.tell_kinds();
         self.tell_ended(&ended);
+        for domain in ended {
+            if let Some(remote) = &mut self.remote {
+                remote.domain_ended(domain);
+            }
+        }
         if let Some(call) = paused {
             self.pause(call).map_err(StepError::Session)?;
         }

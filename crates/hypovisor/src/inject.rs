@@ -155,6 +155,7 @@ pub(crate) const fn why_not(status: Status) -> &'static str {
         Status::Dropped => "it was dropped before a vCPU was borrowed",
         Status::NoRoom => "the guest's stack never had room for its structures",
         Status::TimedOut => "the domain makes no hypercalls, or there is none of that id and width",
+        Status::DomainGone => "the domain was destroyed",
     }
 }
 

@@ -65,8 +65,10 @@ pub enum Status {
     Dropped,
     /// The guest's stack never had room for the call's structures.
     NoRoom,
-    /// The domain made no hypercall in time, or is gone.
+    /// The domain made no hypercall in time, or there is none.
     TimedOut,
+    /// The domain was destroyed before it was made, or in the middle.
+    DomainGone,
 }
 
 impl From<InjectionStatus> for Status {
@@ -100,8 +102,8 @@ pub struct Ended {
 }
 
 impl Ended {
-    pub(super) const fn timed_out(id: u64) -> Self {
-        let status = Status::TimedOut;
+    /// It was not made, or nothing is known of it.
+    pub(super) const fn without_result(id: u64, status: Status) -> Self {
         Self { id, status, result: None, pcpu: 0, sequence: 0, duration_ns: 0, memory: Vec::new() }
     }
 }

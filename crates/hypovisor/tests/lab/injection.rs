@@ -20,10 +20,10 @@ done
 ";
 /// Destroys a guest amid what is injected into it, and runs another one to its end.
 const DEATH: &str = "set -e
-for calls in 1000000000 1000000; do
+for calls in 1000000000 2000000; do
     xl create /lab/files/intact-pv.cfg extra=\\\"calls=$calls\\\" >&2
     echo ready $(xl domid intact-pv)
-    [ $calls = 1000000 ] || { sleep 4; xl destroy intact-pv; }
+    [ $calls = 2000000 ] || { sleep 4; xl destroy intact-pv; }
 done
 while xl domid intact-pv >/dev/null 2>&1; do sleep 0.1; done
 cat /var/log/xen/console/guest-intact-pv.log
@@ -93,8 +93,9 @@ fn inject(engine: &mut Engine, domain: u16, count: u64) {
     }
 }
 
-/// The samples in turn, until one is not made or the engine is gone; how many were. Those that were have to have the right result.
-fn inject_until_the_end(engine: &mut Engine, domain: u16) -> u64 {
+/// The samples in turn, until one is not made or the engine is gone: how many were, and how it ended. Those that were made
+/// have to have the right result.
+fn inject_until_the_end(engine: &mut Engine, domain: u16) -> (u64, Option<Status>) {
     let samples = samples();
     let sample = |id: u64| &samples[(id % samples.len() as u64) as usize];
     let mut made = 0;
@@ -108,12 +109,12 @@ fn inject_until_the_end(engine: &mut Engine, domain: u16) -> u64 {
         let Ok(answer) = engine.answer() else { break };
         let ended: Ended = serde_json::from_value(answer).unwrap();
         if ended.status != Status::Done {
-            break;
+            return (made, Some(ended.status));
         }
         assert_eq!(ended.result, Some(sample(ended.id).result), "{ended:?}");
         made += 1;
     }
-    made
+    (made, None)
 }
 
 #[test]
@@ -123,7 +124,8 @@ fn a_domain_may_die_amid_injections() {
     let mut run = LabRun::start(dir.path(), DEATH, &[]);
     let domain = |ready: String| ready.trim_start_matches("ready ").parse().unwrap();
     let dies = domain(run.next_line("ready "));
-    let made = inject_until_the_end(&mut run.engine(), dies);
+    let (made, end) = inject_until_the_end(&mut run.engine(), dies);
+    assert_eq!(end, Some(Status::DomainGone));
     assert!(made > 1000, "only {made} were made before the domain died");
     let lives = domain(run.next_line("ready "));
     inject(&mut run.engine(), lives, 1000);
@@ -147,7 +149,8 @@ fn an_engine_killed_amid_injections_leaves_its_vcpu_to_the_guest() {
         std::thread::sleep(Duration::from_secs(2));
         engine.kill().unwrap();
         engine.wait().unwrap();
-        let made = injector.join().unwrap();
+        let (made, end) = injector.join().unwrap();
+        assert_eq!(end, None);
         assert!(made > 500, "only {made} were made before the engine was killed");
         let second = scope.spawn(|| run(machine.attach().arg(&recording), 0));
         inject(&mut machine.engine(), domain, 500);
