@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hypovisor_verdict::{LoopSpec, MAX_OPS, Op, Range, SetBuilder};
 
-/// The most instructions of one program.
+/// The most instructions of one program: fewer than a sensor takes, so that none it gets is refused.
 const MAX_PROGRAM: u32 = 2048;
 
 /// Instructions under construction.
@@ -41,6 +41,7 @@ impl Assembler {
     pub(crate) fn discard(&mut self) {
         self.set.ops.truncate(self.start as usize);
         self.set.loops.truncate(self.loops);
+        self.label = self.start;
         self.overflow = false;
     }
 

@@ -8,7 +8,7 @@ use crate::schema::Keys;
 use crate::yaml::{Content, Node, Scalar};
 
 impl<'r, 'f> Reader<'r, 'f> {
-    /// A condition's tree. What is simply `true` is none.
+    /// A condition's tree.
     pub(super) fn condition(&mut self, node: &Node, field: &str) -> Option<(String, Expr)> {
         let scalar = self.scalar(node, field)?;
         self.texts.insert(field.to_owned(), scalar.clone());

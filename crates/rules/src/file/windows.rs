@@ -5,7 +5,7 @@ use crate::rule::{Rate, Window};
 use crate::schema::Keys;
 use crate::yaml::Node;
 
-/// The longest window: a day, and as many calls as a domain may make in one.
+/// The longest window in time: a day.
 const MAX_WINDOW_NS: u64 = 86_400_000_000_000;
 /// The most matches that a rate counts to.
 const MAX_RATE: u64 = 1_000_000;

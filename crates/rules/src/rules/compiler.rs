@@ -117,11 +117,12 @@ impl Compiler {
             own.moment = moment;
         }
         if let (Some(reason), true) = (at_return, rule.action.blocks()) {
-            let at = draft.places.get("when").copied().unwrap_or_default();
+            // Not at the condition: it may be an exception, or a name in `let`, that asks for it.
+            let at = draft.places.get("action").copied().unwrap_or_default();
             let message = format!(
-                "uses {reason}, which is known only when the call has returned: too late to block it"
+                "the rule uses {reason}, which is known only when the call has returned: too late to block it"
             );
-            problems.add(at, "when", message);
+            problems.add(at, "action", message);
         }
     }
 }

@@ -46,7 +46,11 @@ fn find(path: &Path, depth: usize, files: &mut Vec<PathBuf>, problems: &mut Vec<
         Ok(entries) => entries,
         Err(error) => return problems.push(of_file(path, format!("cannot be read: {error}"))),
     };
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => return problems.push(of_file(path, format!("cannot be read: {error}"))),
+        };
         let path = entry.path();
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
