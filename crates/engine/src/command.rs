@@ -1,13 +1,30 @@
 //! A user's QEMU command line, and what has to be added to it for QEMU to be watched.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+mod sizes;
 
 /// Id of the memory backend that is added unless the user brings one.
 pub const RAM_ID: &str = "hypovisor-ram";
 /// QEMU's RAM size when the command line does not say.
 const DEFAULT_RAM_BYTES: u64 = 128 << 20;
+
+/// The dynamic linker's list of libraries to load first.
+const PRELOAD: &str = "LD_PRELOAD";
+/// Where the KVM adapter looks for its options (crate `hypovisor-adapter-kvm`, `options.rs`).
+const KVM_OPTIONS: &str = "HYPOVISOR_KVM";
+
+/// What runs the machine's vCPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// QEMU's own translator.
+    Tcg,
+    /// Linux KVM.
+    Kvm,
+}
 
 /// Why a QEMU cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +58,21 @@ pub enum CommandError {
         /// Minor version.
         minor: u32,
     },
-    /// KVM, or another accelerator without an adapter.
-    #[error("accelerator {0} is not supported yet: use -accel tcg")]
+    /// An accelerator without an adapter.
+    #[error("accelerator {0} is not supported: use -accel kvm or -accel tcg")]
     Accelerator(String),
+    /// The number of vCPUs cannot be understood.
+    #[error("cannot understand the number of vCPUs in -smp {0}")]
+    Vcpus(String),
+    /// The dynamic linker splits its list of libraries at colons and spaces.
+    #[error("{} has a colon or a space in its path and so cannot be preloaded into QEMU; move it", .0.display())]
+    PreloadPath(PathBuf),
     /// The RAM size cannot be understood.
     #[error("cannot understand the RAM size in -m {0}")]
     RamSize(String),
-    /// The plugin's file is not where it is expected.
+    /// The adapter's file is not where it is expected.
     #[error(
-        "the QEMU plugin {name} is not beside the hypovisor program nor in HYPOVISOR_PLUGIN_DIR (looked in {looked})"
+        "the library {name} is not beside the hypovisor program nor in HYPOVISOR_PLUGIN_DIR (looked in {looked})"
     )]
     NoPlugin {
         /// Its file name.
@@ -165,57 +188,114 @@ impl QemuCommand {
         self.args.iter().any(|arg| arg == "-S" || arg == "--S")
     }
 
-    /// Checks that the accelerator is one there is an adapter for.
+    /// The accelerator that QEMU will use: the first that is named, else TCG.
     ///
     /// # Errors
-    /// [`CommandError::Accelerator`].
-    pub fn check_accelerator(&self) -> Result<(), CommandError> {
+    /// [`CommandError::Accelerator`] if there is no adapter for it.
+    pub fn accelerator(&self) -> Result<Accelerator, CommandError> {
         if self.has("enable-kvm") {
-            return Err(CommandError::Accelerator("kvm".into()));
+            return Ok(Accelerator::Kvm);
         }
-        let from_machine = self.values("machine").chain(self.values("M")).filter_map(|value| {
+        let machines = self.values("machine").chain(self.values("M"));
+        let from_machine = machines.filter_map(|value| {
             value.split(',').find_map(|part| part.strip_prefix("accel=").map(str::to_owned))
         });
-        let named = self.values("accel").chain(from_machine);
-        let kind = |value: String| {
-            let first = value.split([',', ':']).next().unwrap_or("").to_owned();
-            first.strip_prefix("accel=").map_or(first.clone(), str::to_owned)
-        };
-        match named.map(kind).find(|kind| kind != "tcg") {
-            Some(kind) => Err(CommandError::Accelerator(kind)),
-            None => Ok(()),
+        let first = self.values("accel").chain(from_machine).next();
+        let named = first.as_deref().map_or("tcg", |value| {
+            let value = value.strip_prefix("accel=").unwrap_or(value);
+            value.split([',', ':']).next().unwrap_or("")
+        });
+        match named {
+            "tcg" => Ok(Accelerator::Tcg),
+            "kvm" => Ok(Accelerator::Kvm),
+            other => Err(CommandError::Accelerator(other.to_owned())),
         }
     }
 
-    /// The command line with what is needed to watch it.
+    /// The command line with what is needed to watch it; `library` is the adapter's.
     ///
     /// # Errors
-    /// [`CommandError::RamSize`].
-    pub fn watched(&self, plugin: &Path, additions: &Additions<'_>) -> Result<Self, CommandError> {
+    /// [`CommandError::RamSize`], [`CommandError::Vcpus`] or [`CommandError::PreloadPath`].
+    pub fn watched(
+        &self,
+        accelerator: Accelerator,
+        library: &Path,
+        additions: &Additions<'_>,
+    ) -> Result<Self, CommandError> {
         let mut watched = self.clone();
-        let mut plugin_argument = OsString::from("file=");
-        plugin_argument.push(plugin);
-        plugin_argument.push(",socket=");
-        plugin_argument.push(additions.control_socket);
-        if let Some(bytes) = additions.ring_bytes {
-            plugin_argument.push(format!(",ring-bytes={bytes}"));
-        }
-        if additions.only_hooks {
-            plugin_argument.push(",only-hooks=on");
+        match accelerator {
+            Accelerator::Tcg => self.add_plugin(&mut watched, library, additions)?,
+            Accelerator::Kvm => self.add_preload(&mut watched, library, additions)?,
         }
         let mut qmp = OsString::from("unix:");
         qmp.push(additions.qmp_socket);
         qmp.push(",server=on,wait=off");
-        watched.args.extend(["-plugin".into(), plugin_argument, "-qmp".into(), qmp]);
+        watched.args.extend(["-qmp".into(), qmp]);
         if !self.starts_stopped() {
             watched.args.push("-S".into());
         }
+        Ok(watched)
+    }
+
+    /// TCG: a plugin, and RAM that can be mapped.
+    fn add_plugin(
+        &self,
+        watched: &mut Self,
+        plugin: &Path,
+        additions: &Additions<'_>,
+    ) -> Result<(), CommandError> {
+        let mut argument = OsString::from("file=");
+        argument.push(plugin);
+        argument.push(",socket=");
+        argument.push(additions.control_socket);
+        if let Some(bytes) = additions.ring_bytes {
+            argument.push(format!(",ring-bytes={bytes}"));
+        }
+        if additions.only_hooks {
+            argument.push(",only-hooks=on");
+        }
+        watched.args.extend(["-plugin".into(), argument]);
         if !self.has_memory_backend() {
             let object = format!("memory-backend-memfd,id={RAM_ID},size={},share=on", self.ram_bytes()?);
             let machine = format!("memory-backend={RAM_ID}");
             watched.args.extend(["-object".into(), object.into(), "-machine".into(), machine.into()]);
         }
-        Ok(watched)
+        Ok(())
+    }
+
+    /// KVM: a preloaded library, told by the environment what it needs.
+    fn add_preload(
+        &self,
+        watched: &mut Self,
+        library: &Path,
+        additions: &Additions<'_>,
+    ) -> Result<(), CommandError> {
+        if library.as_os_str().as_bytes().iter().any(|byte| b": ".contains(byte)) {
+            return Err(CommandError::PreloadPath(library.to_owned()));
+        }
+        let mut preload = library.as_os_str().to_owned();
+        let own = self.env.iter().rev().find(|(name, _)| name == PRELOAD).map(|(_, value)| value.clone());
+        if let Some(others) = own.or_else(|| std::env::var_os(PRELOAD)).filter(|others| !others.is_empty()) {
+            preload.push(":");
+            preload.push(others);
+        }
+        let mut options = OsString::from(format!("vcpus={}", self.max_vcpus()?));
+        if let Some(bytes) = additions.ring_bytes {
+            options.push(format!(",ring-bytes={bytes}"));
+        }
+        if additions.only_hooks {
+            options.push(",only-hooks=on");
+        }
+        options.push(",socket=");
+        options.push(additions.control_socket);
+        watched.env.extend([(PRELOAD.into(), preload), (KVM_OPTIONS.into(), options)]);
+        Ok(())
+    }
+
+    /// The most vCPUs that the machine can have, those that can be plugged in included.
+    fn max_vcpus(&self) -> Result<u32, CommandError> {
+        let Some(value) = self.values("smp").last() else { return Ok(1) };
+        sizes::max_vcpus(&value).ok_or(CommandError::Vcpus(value))
     }
 
     fn has_memory_backend(&self) -> bool {
@@ -227,22 +307,8 @@ impl QemuCommand {
         let size = value.split(',').find_map(|part| part.strip_prefix("size=")).map(str::to_owned);
         let first = value.split(',').next().unwrap_or("").to_owned();
         let size = size.unwrap_or(first);
-        parse_size(&size).ok_or(CommandError::RamSize(value))
+        sizes::bytes(&size).ok_or(CommandError::RamSize(value))
     }
-}
-
-/// QEMU's `-m` takes mebibytes unless a suffix says otherwise.
-fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match text.get(digits.len()..)?.to_ascii_uppercase().as_str() {
-        "" | "M" | "MB" | "MIB" => 1 << 20,
-        "B" => 1,
-        "K" | "KB" | "KIB" => 1 << 10,
-        "G" | "GB" | "GIB" => 1 << 30,
-        "T" | "TB" | "TIB" => 1 << 40,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
 }
 
 fn parse_version(text: &str) -> Option<QemuVersion> {
@@ -251,13 +317,16 @@ fn parse_version(text: &str) -> Option<QemuVersion> {
     Some(QemuVersion { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
 }
 
-/// Finds the plugin of this API level: beside the running program, where a package puts it, or where
+/// Finds the adapter's library for this QEMU: beside the running program, where a package puts it, or where
 /// `HYPOVISOR_PLUGIN_DIR` says.
 ///
 /// # Errors
-/// [`CommandError::NoPlugin`].
-pub fn find_plugin(plugin_api: u32) -> Result<PathBuf, CommandError> {
-    let name = format!("libhypovisor_tcg_v{plugin_api}.so");
+/// [`CommandError::NoPlugin`], or [`CommandError::TooOld`] for TCG.
+pub fn find_library(accelerator: Accelerator, qemu: QemuVersion) -> Result<PathBuf, CommandError> {
+    let name = match accelerator {
+        Accelerator::Tcg => format!("libhypovisor_tcg_v{}.so", qemu.plugin_api()?),
+        Accelerator::Kvm => "libhypovisor_kvm.so".to_owned(),
+    };
     let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
     let mut places: Vec<PathBuf> =
         std::env::var_os("HYPOVISOR_PLUGIN_DIR").map(PathBuf::from).into_iter().collect();
@@ -294,11 +363,36 @@ mod tests {
     }
 
     #[test]
-    fn only_tcg_passes() {
-        assert!(qemu(&["-accel", "tcg,thread=multi"]).check_accelerator().is_ok());
-        assert!(qemu(&[]).check_accelerator().is_ok());
+    fn the_accelerator_is_the_first_that_is_named() {
+        let kind = |args: &[&str]| qemu(args).accelerator();
+        assert_eq!(kind(&["-accel", "tcg,thread=multi"]).unwrap(), Accelerator::Tcg);
+        assert_eq!(kind(&[]).unwrap(), Accelerator::Tcg);
         for args in [&["-accel", "kvm"][..], &["-enable-kvm"], &["-machine", "q35,accel=kvm:tcg"]] {
-            assert!(matches!(qemu(args).check_accelerator(), Err(CommandError::Accelerator(_))), "{args:?}");
+            assert_eq!(kind(args).unwrap(), Accelerator::Kvm, "{args:?}");
+        }
+        assert!(matches!(kind(&["-accel", "whpx"]), Err(CommandError::Accelerator(name)) if name == "whpx"));
+    }
+
+    #[test]
+    fn under_kvm_only_the_environment_and_the_monitor_are_added() {
+        let additions = additions(Some(4096));
+        let mut own = qemu(&["-accel", "kvm", "-smp", "2,maxcpus=4", "-m", "1G"]);
+        own.env.push(("LD_PRELOAD".into(), "/other.so".into()));
+        let watched = own.watched(Accelerator::Kvm, "/a.so".as_ref(), &additions).unwrap();
+        assert_eq!(watched.args[own.args.len()..], ["-qmp", "unix:/q,server=on,wait=off", "-S"]);
+        let last = |name: &str| watched.env.iter().rev().find(|(key, _)| key == name).unwrap().1.clone();
+        assert_eq!(last("LD_PRELOAD"), "/a.so:/other.so");
+        assert_eq!(last("HYPOVISOR_KVM"), "vcpus=4,ring-bytes=4096,socket=/c");
+        let spaced = own.watched(Accelerator::Kvm, "/a b.so".as_ref(), &additions);
+        assert!(matches!(spaced, Err(CommandError::PreloadPath(_))));
+    }
+
+    fn additions(ring_bytes: Option<u64>) -> Additions<'static> {
+        Additions {
+            control_socket: "/c".as_ref(),
+            qmp_socket: "/q".as_ref(),
+            ring_bytes,
+            only_hooks: false,
         }
     }
 
@@ -317,13 +411,10 @@ mod tests {
 
     #[test]
     fn a_users_own_memory_backend_is_kept() {
-        let additions = Additions {
-            control_socket: "/c".as_ref(),
-            qmp_socket: "/q".as_ref(),
-            ring_bytes: None,
-            only_hooks: false,
+        let additions = additions(None);
+        let with = |args: &[&str]| {
+            qemu(args).watched(Accelerator::Tcg, "/p.so".as_ref(), &additions).unwrap().args
         };
-        let with = |args: &[&str]| qemu(args).watched("/p.so".as_ref(), &additions).unwrap().args;
         assert!(with(&["-m", "1G"]).contains(&"memory-backend=hypovisor-ram".into()));
         let own = with(&["-machine", "q35,memory-backend=mine", "-S"]);
         assert!(!own.iter().any(|arg| arg.to_string_lossy().contains("hypovisor-ram")));

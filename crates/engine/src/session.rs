@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hypovisor_event::control::{self, Hello, Message, PROTOCOL, SensorState};
 use hypovisor_event::ring::{RingCounters, median_cost_ticks};
 use hypovisor_event::{RingGeometry, Rings};
-use hypovisor_machine::RamLayout;
+use hypovisor_machine::{PhysicalMemory, RamLayout};
 use hypovisor_mapping::{Access, Ram};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -27,6 +27,7 @@ use crate::remote::Remote;
 mod answers;
 mod error;
 mod learning;
+mod own_ram;
 mod verdicts;
 
 pub use self::error::{SessionError, StepError};
@@ -53,7 +54,7 @@ pub struct Session {
     socket: OwnedFd,
     hello: Hello,
     candidates: Vec<OwnedFd>,
-    ram: Option<Ram>,
+    ram: Option<Box<dyn PhysicalMemory + Send>>,
     symbols: Option<PathBuf>,
     note: Note,
     note_cut: bool,
@@ -182,7 +183,7 @@ impl Session {
         let not_shared = || SessionError::RamNotShared { backend: map.backend.clone(), bytes };
         let backend = self.candidates.iter().position(|fd| size(fd) == bytes).ok_or_else(not_shared)?;
         let layout = RamLayout::new(map.ranges.iter().copied());
-        self.ram = Some(Ram::map(&self.candidates[backend], layout, Access::ReadOnly)?);
+        self.ram = Some(Box::new(Ram::map(&self.candidates[backend], layout, Access::ReadOnly)?));
         let message = Message::RamLayout { backend: backend as u64, ranges: map.ranges.clone() };
         control::send(&self.socket, &message, &[])?;
         Ok(())

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::call::CallSink;
-use crate::command::{Additions, CommandError, QemuCommand, find_plugin};
+use crate::command::{Accelerator, Additions, CommandError, QemuCommand, find_library};
 use crate::qmp::{Qmp, QmpError};
 use crate::runtime;
 use crate::session::{START_TIMEOUT, Session, SessionError, Step, StepError, until};
@@ -79,8 +79,8 @@ impl Watch {
     /// # Errors
     /// [`WatchError`]; QEMU is then not left running.
     pub fn start(command: &QemuCommand, options: &WatchOptions) -> Result<Self, WatchError> {
-        command.check_accelerator()?;
-        let plugin = find_plugin(command.version()?.plugin_api()?)?;
+        let accelerator = command.accelerator()?;
+        let library = find_library(accelerator, command.version()?)?;
         let runtime = runtime::create().map_err(WatchError::RuntimeDir)?;
         let (control, qmp) = (runtime::control_socket(runtime.path()), runtime::qmp_socket(runtime.path()));
         let additions = Additions {
@@ -89,11 +89,11 @@ impl Watch {
             ring_bytes: options.ring_bytes,
             only_hooks: options.only_hooks,
         };
-        let watched = command.watched(&plugin, &additions)?;
+        let watched = command.watched(accelerator, &library, &additions)?;
         let program = command.program.display().to_string();
         let missing = |source| CommandError::Missing { program, source };
         let mut child = watched.to_command().spawn().map_err(missing)?;
-        match bring_up(&mut child, &control, &qmp, options, !command.starts_stopped()) {
+        match bring_up(&mut child, accelerator, &control, &qmp, options, !command.starts_stopped()) {
             Ok(mut session) => {
                 session.use_monitor(qmp.clone());
                 match session.listen(&runtime::engine_socket(runtime.path())) {
@@ -181,6 +181,7 @@ impl Watch {
 /// Connects to the sensor and the monitor, tells where RAM is, and lets the machine go.
 fn bring_up(
     child: &mut Child,
+    accelerator: Accelerator,
     control: &Path,
     qmp: &Path,
     options: &WatchOptions,
@@ -199,7 +200,9 @@ fn bring_up(
             Err(error) => return Err(error.into()),
         }
     };
-    session.describe_ram(&monitor.ram()?)?;
+    if accelerator == Accelerator::Tcg {
+        session.describe_ram(&monitor.ram()?)?;
+    }
     if go {
         monitor.cont()?;
     }

@@ -7,7 +7,8 @@
 //! ```text
 //!   engine                                   sensor
 //!     │ ◀────────────── Hello (+ rings, RAM backends as descriptors) ──┤  on connect
-//!     ├── RamLayout ──────────────────────────────────────────────────▶│
+//!     ├── RamLayout ──────────────────────────────────────────────────▶│  TCG
+//!     │ ◀────────────── OwnRam ────────────────────────────────────────┤  KVM
 //!     │ ◀────────────── NeedHooks { vcpu, cr3, rip } ──────────────────┤  first code in the kernel half
 //!     ├── Hooks ──────────────────────────────────────────────────────▶│  or Refuse
 //!     │ ◀────────────── NeedLayout { vcpu, cr3, frame } ───────────────┤  first hypercall, if still unknown
@@ -33,7 +34,7 @@ use crate::injection::Injection;
 mod wire;
 
 /// Version of records, rings and messages together; sensor and engine must have the same.
-pub const PROTOCOL: u64 = 3;
+pub const PROTOCOL: u64 = 4;
 /// The most bytes one message has.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The most bytes of a [`Message::Note`], so that it fits behind the words of the [`Message::Hello`] that returns it.
@@ -105,6 +106,8 @@ pub struct FrameLayout {
     pub domain_id: u32,
     /// In a multicall's state: the `struct multicall_entry` that runs.
     pub multicall_call: u32,
+    /// In `struct vcpu`: the physical address of its VMCB; 0 if that is not known, or the processor has none.
+    pub vcpu_vmcb: u32,
 }
 
 /// What the sensor tells on connect.
@@ -114,7 +117,7 @@ pub struct Hello {
     pub protocol: u64,
     /// The QEMU process.
     pub pid: u64,
-    /// Level of QEMU's plugin API that the adapter speaks; 0 for another adapter.
+    /// Level of QEMU's plugin API that the TCG adapter speaks; 0 for the KVM adapter.
     pub plugin_api: u64,
     /// vCPUs of L1, so rings.
     pub vcpus: u64,
@@ -141,7 +144,8 @@ pub enum SensorState {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Sensor: who it is. Descriptors: the rings, then each memfd of the process that may be L1's RAM.
+    /// Sensor: who it is. Descriptors: the rings; then, under TCG, each memfd of the process that may be L1's RAM, and
+    /// under KVM the process's own `/proc/self/mem`, opened for reading.
     Hello(Hello, Vec<u8>),
     /// Engine: which of the RAM descriptors (0-based) it is, and where its bytes stand.
     RamLayout {
@@ -150,6 +154,8 @@ pub enum Message {
         /// The runs of addresses.
         ranges: Vec<RamRange>,
     },
+    /// Sensor under KVM, before it asks anything: where L1's RAM stands in QEMU's own address space.
+    OwnRam(Vec<RamRange>),
     /// Sensor: L1 runs its first code in the kernel half; where are the hooks?
     NeedHooks {
         /// The asking vCPU.

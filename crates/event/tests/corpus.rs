@@ -44,6 +44,7 @@ fn messages() -> [(&'static str, Message); 15] {
         vcpu_domain: 16,
         domain_id: 0,
         multicall_call: 8,
+        vcpu_vmcb: 0,
     };
     let rip = Gva(0xffff_82d0_4020_0000);
     let hooks = vec![Hook { kind: HookKind::PvEntry, gva: rip }, Hook { kind: HookKind::Vmrun, gva: rip }];

@@ -208,6 +208,15 @@ pub(crate) enum DomuArg {
     None,
 }
 
+/// What the lab's Xen runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum L0Arg {
+    /// QEMU's translator
+    Tcg,
+    /// Linux KVM: this machine's if it can nest, else that of a Linux which QEMU emulates
+    Kvm,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct FetchArgs {
     /// Which Xen, with the dom0 that belongs to it
@@ -222,6 +231,9 @@ pub(crate) struct FetchArgs {
 pub(crate) struct LabRunArgs {
     #[command(flatten)]
     pub(crate) parts: FetchArgs,
+    /// What Xen runs on
+    #[arg(long, value_enum, default_value = "tcg")]
+    pub(crate) l0: L0Arg,
     /// Guests to start: with --script they stay up while it runs, else each boots, works a little and shuts down
     #[arg(long, value_enum, value_delimiter = ',', default_value = "none")]
     pub(crate) domu: Vec<DomuArg>,

@@ -10,16 +10,17 @@ use anyhow::{Context as _, anyhow, bail};
 use hypovisor_engine::command::QemuCommand;
 use hypovisor_engine::watch::{Watch, WatchOptions};
 use hypovisor_lab::{
-    DomuKind, Lab, Machine, Notice, Observer, Outcome, Prepared, QemuVersion, Session as LabSession, Work,
+    Accelerator, DomuKind, Lab, Machine, Notice, Observer, Outcome, Prepared, QemuVersion, Session as LabSession, Work,
     XenVersion, spawn_unmonitored,
 };
 
-use crate::cli::{DomuArg, FetchArgs, GuestsArgs, LabRunArgs, QemuArg, XenArg};
+use crate::cli::{DomuArg, FetchArgs, GuestsArgs, L0Arg, LabRunArgs, QemuArg, XenArg};
 use crate::detect::Detecting;
 use crate::output::Output;
 use crate::run;
 use crate::signals::StopRequest;
 
+mod nested;
 mod progress;
 pub(crate) mod witness;
 
@@ -55,7 +56,14 @@ pub(crate) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
         run::refuse_used(dir)?;
     }
     let prepared = prepare(&args.parts)?;
+    if args.l0 == L0Arg::Kvm && !nested::kvm_nests_here(&prepared)? {
+        return nested::run(args);
+    }
     let machine = Machine {
+        accelerator: match args.l0 {
+            L0Arg::Tcg => Accelerator::Tcg,
+            L0Arg::Kvm => Accelerator::Kvm,
+        },
         parallel: args.parallel,
         xen_options: args.xen_option.clone(),
         dom0_options: args.dom0_option.clone(),
@@ -190,7 +198,7 @@ fn watch(
 }
 
 /// Passes on what the machine says.
-struct Terminal<'a> {
+pub(crate) struct Terminal<'a> {
     console: bool,
     shared: &'a Shared,
     stop: &'a StopRequest,

@@ -1,5 +1,6 @@
 #!/bin/sh
-# dom0's init: brings up the toolstack, tells the host about it, does the host's work, powers off.
+# dom0's init: brings up the toolstack, tells the host about it, does the host's work, powers off. With `lab.host` on the
+# kernel's command line there is no Xen below: this is then a KVM host with the files of the machine underneath.
 #
 # Talks to the host over three virtio-serial ports, found by their names:
 #   lab.control   lines; to the host: stage TEXT, ready, domain ID NAME, gone ID, exit CODE, failed TEXT;
@@ -106,6 +107,23 @@ watch_domains() {
     done
 }
 
+# What the KVM host needs: KVM, and the files of the machine underneath, with this machine's own /dev and the like in them.
+prepare_host() {
+    modprobe kvm_amd nested=1 || modprobe kvm_intel nested=1 || give_up "this machine has no KVM"
+    modprobe -a 9pnet_virtio 9p || give_up "no driver for shared files"
+    mount_share root /host ro
+    while read -r tag path; do mount_share "$tag" "$path" rw; done </lab/control/shares
+    for dir in dev dev/pts dev/shm proc sys; do mount --bind "/$dir" "/host/$dir"; done
+    mount -t tmpfs tmpfs /host/run
+    mkdir -m 1777 /host/run/lab
+}
+
+# mount_share TAG PATH ro|rw
+mount_share() {
+    mkdir -p "$2" 2>/dev/null
+    mount -t 9p -o "trans=virtio,version=9p2000.L,msize=524288,cache=loose,$3" "$1" "$2" || give_up "cannot mount $2"
+}
+
 fetch_work() {
     mkdir -p /lab/control /lab/files
     disk=$(find_disk lab-control) || give_up "no control disk"
@@ -139,11 +157,16 @@ mount_all
 hostname lab
 ip link set lo up
 open_control
-tell "stage dom0 is up, starting the toolstack"
-load_modules
-start_toolstack
-watch_domains &
-fetch_work
+if grep -qw lab.host /proc/cmdline; then
+    fetch_work
+    prepare_host
+else
+    tell "stage dom0 is up, starting the toolstack"
+    load_modules
+    start_toolstack
+    watch_domains &
+    fetch_work
+fi
 tell ready
 run_work
 tell "exit $?"

@@ -46,7 +46,7 @@ const LEFT_OUT: [&str; 22] = [
 ];
 
 /// Kernel module directories that are taken; the other modules drive hardware that the lab machine does not have.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 23] = [
     "kernel/arch",
     "kernel/crypto",
     "kernel/fs",
@@ -60,7 +60,11 @@ const MODULES: [&str; 20] = [
     "kernel/drivers/md",
     "kernel/drivers/scsi",
     "kernel/drivers/target",
+    // What KVM asks for on AMD processors, and for itself.
+    "kernel/drivers/crypto/ccp",
+    "kernel/virt",
     "kernel/net/802",
+    "kernel/net/9p",
     "kernel/net/bridge",
     "kernel/net/core",
     "kernel/net/ipv4",

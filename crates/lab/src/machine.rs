@@ -8,11 +8,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::command::QemuCommand;
+use crate::host::KvmHost;
 use crate::prepare::Prepared;
 
 /// The processor: one with AMD's virtualization, which TCG can emulate. MONITOR makes MWAIT fault in Xen, and intercepts
 /// of RDTSCP confuse Xen's instruction decoder, so both are off. The rest is what TCG does not have and would warn about.
 const CPU: &str = "EPYC,+svm,+npt,-monitor,-rdtscp,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec,-fxsr-opt";
+
+/// The processor under KVM: the host's. MONITOR as above.
+const KVM_CPU: &str = "host,-monitor";
 
 /// Xen's own options. Switching FPU state eagerly keeps it from intercepting CR0 reads, which QEMU's TCG reports wrongly
 /// (10.0 to 11.1 at least).
@@ -21,9 +25,23 @@ const XEN_OPTIONS: &str = "com1=115200,8n1 console=com1 loglvl=all guest_loglvl=
 /// The options of dom0's kernel. A panic ends the machine.
 const DOM0_OPTIONS: &str = "console=hvc0 loglevel=5 panic=1";
 
+/// What runs a lab machine's processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accelerator {
+    /// QEMU's translator: works everywhere.
+    #[default]
+    Tcg,
+    /// This machine's KVM, which must be able to nest.
+    Kvm,
+}
+
 /// The size of a lab machine and extra options. [`Machine::default`] is the machine that everything was tried with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
+    /// What runs it.
+    pub accelerator: Accelerator,
+    /// Not a Xen but a plain Linux that offers KVM, with the host's files in it.
+    pub kvm_host: Option<KvmHost>,
     /// Virtual processors.
     pub vcpus: u32,
     /// Memory of the whole machine, in MiB.
@@ -44,6 +62,8 @@ pub struct Machine {
 impl Default for Machine {
     fn default() -> Self {
         Self {
+            accelerator: Accelerator::Tcg,
+            kvm_host: None,
             vcpus: 2,
             memory_mib: 4096,
             dom0_memory_mib: 1536,
@@ -70,7 +90,10 @@ impl Machine {
     pub(crate) fn command(&self, prepared: &Prepared, session: &SessionFiles<'_>) -> QemuCommand {
         let mut qemu = launch(prepared);
         self.hardware(&mut qemu);
-        self.boot(&mut qemu, session.dir);
+        match &self.kvm_host {
+            Some(host) => host.boot(&mut qemu, session.dir, &self.dom0_options),
+            None => self.boot(&mut qemu, session.dir),
+        }
         disk(&mut qemu, "root", &prepared.dom0_root(), "snapshot=on");
         disk(&mut qemu, "control", &session.control_disk, "readonly=on");
         if let Some(files) = &session.files_disk {
@@ -84,9 +107,12 @@ impl Machine {
 
     fn hardware(&self, qemu: &mut QemuCommand) {
         qemu.args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
-        qemu.args(["-machine", "pc", "-cpu", CPU]);
         let threads = if self.parallel { "multi" } else { "single" };
-        qemu.args(["-accel", &format!("tcg,thread={threads}")]);
+        let (cpu, accelerator) = match self.accelerator {
+            Accelerator::Tcg => (CPU, format!("tcg,thread={threads}")),
+            Accelerator::Kvm => (KVM_CPU, "kvm".to_owned()),
+        };
+        qemu.args(["-machine", "pc", "-cpu", cpu, "-accel", &accelerator]);
         qemu.args(["-smp", &self.vcpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
     }
 
@@ -114,7 +140,7 @@ pub(crate) const KERNEL_LINK: &str = "vmlinuz";
 pub(crate) const INITRD_LINK: &str = "initrd";
 
 /// QEMU itself, run from its tree with the tree's loader, libraries, modules and firmware.
-fn launch(prepared: &Prepared) -> QemuCommand {
+pub(crate) fn launch(prepared: &Prepared) -> QemuCommand {
     let tree = &prepared.qemu_tree;
     let mut qemu = QemuCommand { program: tree.loader(), args: Vec::new(), env: Vec::new() };
     qemu.args([
@@ -150,12 +176,12 @@ fn channels(qemu: &mut QemuCommand, dir: &Path) {
     }
 }
 
-fn joined(first: &[&str], more: &[String]) -> String {
+pub(crate) fn joined(first: &[&str], more: &[String]) -> String {
     first.iter().copied().chain(more.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")
 }
 
 /// A path as part of a list of options: QEMU wants commas doubled.
-fn escaped(path: &Path) -> OsString {
+pub(crate) fn escaped(path: &Path) -> OsString {
     let mut bytes = Vec::new();
     for byte in path.as_os_str().as_bytes() {
         bytes.extend(std::iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 }));

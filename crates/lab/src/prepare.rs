@@ -14,12 +14,13 @@ use crate::dom0::{Dom0Root, find_by_prefix};
 use crate::ext4;
 use crate::fetch::{FetchError, Manifest};
 use crate::initrd;
+use crate::probe::{KvmProbe, probe_kvm};
 use crate::progress::{Progress, Unit};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
 
 /// Raised when this code builds something else from the same parts.
-const RECIPE: u32 = 3;
+const RECIPE: u32 = 6;
 
 /// Room that dom0 has for files of its own. The image is sparse, and what dom0 writes is thrown away.
 const SPARE_BYTES: u64 = 2 << 30;
@@ -100,6 +101,16 @@ impl Prepared {
     /// dom0's root disk. It is shared: it may only be used with QEMU's `snapshot=on`.
     pub fn dom0_root(&self) -> PathBuf {
         self.images.join("dom0.ext4")
+    }
+}
+
+impl Prepared {
+    /// Whether this machine's KVM runs a guest, with the lab's QEMU.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn probe_kvm(&self) -> io::Result<KvmProbe> {
+        probe_kvm(crate::machine::launch(self).to_command())
     }
 }
 

@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::channel::Channel;
 use crate::command::{CommandError, QemuCommand};
 use crate::ext4;
+use crate::host::KvmHost;
 use crate::machine::{CHANNELS, INITRD_LINK, KERNEL_LINK, Machine, SessionFiles, XEN_LINK};
 use crate::notice::{LabDomainId, Lines, Notice};
 use crate::prepare::Prepared;
@@ -152,7 +153,8 @@ impl Session {
         let path = dir.path();
         link_boot_files(prepared, path).map_err(SessionError::SetUp)?;
         let control_disk = path.join("control.cpio");
-        let control = work.control_disk().map_err(SessionError::SetUp)?;
+        let shares = machine.kvm_host.as_ref().map(KvmHost::shares).unwrap_or_default();
+        let control = work.control_disk(&shares).map_err(SessionError::SetUp)?;
         fs::write(&control_disk, control).map_err(SessionError::SetUp)?;
         let files_disk = work.files.as_deref().map(|files| pack_files(prepared, files, path)).transpose()?;
         let channels =

@@ -61,9 +61,10 @@ pub struct Work {
 }
 
 impl Work {
-    /// The control disk: an archive that dom0's init unpacks.
-    pub(crate) fn control_disk(&self) -> io::Result<Vec<u8>> {
+    /// The control disk: an archive that dom0's init unpacks. `shares` tells it of the host's files.
+    pub(crate) fn control_disk(&self, shares: &[u8]) -> io::Result<Vec<u8>> {
         let mut archive = Archive::new();
+        archive.file("shares", 0o644, shares);
         archive.file("settings", 0o644, self.settings().as_bytes());
         if let Some(script) = &self.script {
             archive.file("script", 0o755, &read_script(script)?);
@@ -92,7 +93,7 @@ mod tests {
     fn settings_are_shell_variables() {
         let work = Work { domus: vec![DomuKind::Pv, DomuKind::Hvm], stay_up: true, ..Work::default() };
         assert_eq!(work.settings(), "domus='pv hvm'\nstay=1\n");
-        assert_eq!(Work::default().control_disk().unwrap().len() % DISK_UNIT_BYTES, 0);
+        assert_eq!(Work::default().control_disk(&[]).unwrap().len() % DISK_UNIT_BYTES, 0);
     }
 
     #[test]

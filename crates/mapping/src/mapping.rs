@@ -141,6 +141,19 @@ impl Mapping {
         Some(Self { base, len, access: Access::ReadWrite, owned: false })
     }
 
+    /// `len` bytes from `address` on that somebody else has mapped into this process, or `None` if they do not start on a
+    /// page.
+    ///
+    /// # Safety
+    /// Whatever is reached for through the result must stay mapped, readable and writable, for as long as the result
+    /// lives. What nobody reaches for may be anything.
+    #[must_use]
+    pub unsafe fn of_addresses(address: usize, len: usize) -> Option<Self> {
+        let base = NonNull::new(std::ptr::with_exposed_provenance_mut(address))?;
+        let on_page = address.is_multiple_of(hypovisor_machine::PAGE_SIZE as usize);
+        on_page.then_some(Self { base, len, access: Access::ReadWrite, owned: false })
+    }
+
     /// Has every page of the mapping there before it is used, so that the first use is as fast as any. Where the kernel
     /// cannot (before Linux 5.14), pages come as they are used.
     pub fn populate(&self) {

@@ -35,6 +35,7 @@ const LAYOUT: FrameLayout = FrameLayout {
     vcpu_domain: 16,
     domain_id: 0,
     multicall_call: 0,
+    vcpu_vmcb: 0,
 };
 const ROUNDS: usize = 200;
 

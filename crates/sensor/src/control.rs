@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hypovisor_event::Rings;
 use hypovisor_event::control::{self, FrameLayout, Hello, Hook, Message, PROTOCOL, SensorState};
-use hypovisor_machine::{Gva, RamLayout};
+use hypovisor_machine::{Gva, RamLayout, RamRange};
 use hypovisor_mapping::{Access, Mapping, MappingError, Ram};
 use hypovisor_verdict::RuleSet;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -53,9 +53,10 @@ pub struct ControlOptions {
     pub socket: PathBuf,
     /// The rings, one per vCPU.
     pub rings: Rings,
-    /// Level of QEMU's plugin API, 0 for another adapter.
+    /// Level of QEMU's plugin API, 0 for the KVM adapter.
     pub plugin_api: u64,
-    /// Descriptors that may be L1's RAM, found when an engine asks: QEMU creates them after its plugins.
+    /// Descriptors that may be L1's RAM, or lead to it: see [`Message::Hello`]. Found when an engine asks: QEMU creates
+    /// them after its plugins.
     pub ram_candidates: fn() -> Vec<OwnedFd>,
     /// Maps that many bytes of the descriptor that is L1's RAM, in the way that costs the vCPUs least.
     pub map_ram: fn(BorrowedFd<'_>, usize) -> Result<Mapping, MappingError>,
@@ -85,6 +86,8 @@ struct Conversation {
     hooks: Option<Vec<Hook>>,
     refused: bool,
     note: Vec<u8>,
+    /// What an engine has to be told before it is asked anything, if the adapter itself found L1's RAM.
+    own_ram: Option<Vec<RamRange>>,
 }
 
 impl Control {
@@ -118,6 +121,14 @@ impl Control {
     #[must_use]
     pub fn ram(&self) -> Option<&Ram> {
         self.ram.get()
+    }
+
+    /// The adapter has found L1's RAM by itself: `ram` for the sensor, and where it stands in this process's address space
+    /// for engines, which read it there.
+    pub fn provide_ram(&self, ram: Ram, ranges: Vec<RamRange>) {
+        if self.ram.set(ram).is_ok() {
+            self.lock().own_ram = Some(ranges);
+        }
     }
 
     /// Where L1 keeps what the sensor reads, once known.
@@ -198,6 +209,9 @@ impl Control {
                 && asked != Some(raw(engine))
             {
                 asked = Some(raw(engine));
+                if let Some(ranges) = &conversation.own_ram {
+                    let _ = control::send(engine, &Message::OwnRam(ranges.clone()), &[]);
+                }
                 let _ = control::send(engine, question, &[]);
             }
             let wait = self.answered.wait_timeout(conversation, Duration::from_millis(100));
@@ -279,7 +293,10 @@ impl Control {
             Message::DomainKind { domain, kind } => self.verdicts.set_kind(domain, kind),
             Message::DomainEnded { domain } => self.injections.domain_ended(domain),
             // A sensor's own questions; an engine that sends them is confused, and they change nothing.
-            Message::Hello(..) | Message::NeedHooks { .. } | Message::NeedLayout { .. } => {}
+            Message::Hello(..)
+            | Message::OwnRam(_)
+            | Message::NeedHooks { .. }
+            | Message::NeedLayout { .. } => {}
         }
         self.answered.notify_all();
     }

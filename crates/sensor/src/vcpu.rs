@@ -156,10 +156,15 @@ impl VcpuSensor {
         }
     }
 
-    /// The VMCB of the last VMRUN on this physical CPU.
+    /// The VMCB of the last VMRUN on this physical CPU, or of its last HVM hypercall.
     #[must_use]
     pub const fn vmcb(&self) -> Option<Vmcb> {
         self.vmcb
+    }
+
+    /// Has the frame looked for again at the next call: L1 may keep its stacks elsewhere now.
+    pub const fn forget_frame(&mut self) {
+        self.frame_at = None;
     }
 
     fn enter(&mut self, ram: &Ram, kind: HookKind, vcpu: &mut impl Vcpu) {
@@ -168,8 +173,10 @@ impl VcpuSensor {
         let current = frame.word(layout.current_vcpu as usize);
         let who = self.identify(ram, layout, current, || vcpu.read_register(Register::Cr3));
         if who == Who::UNKNOWN {
-            // L1 may have been reset and keep its stacks elsewhere now: look again at the next call.
-            self.frame_at = None;
+            // L1 may have been reset.
+            self.forget_frame();
+        } else if kind == HookKind::HvmEntry && layout.vcpu_vmcb != 0 {
+            self.vmcb = self.who.vmcb(ram, layout);
         }
         let (mode, cpl) = self.mode(ram, kind, &frame);
         let caller = Caller {

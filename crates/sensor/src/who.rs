@@ -4,8 +4,10 @@
 //! another domain's. What is remembered is where they stand in RAM, because Xen's direct map does not move.
 
 use hypovisor_event::control::FrameLayout;
-use hypovisor_machine::{Gva, VirtualMemory};
+use hypovisor_machine::{Gpa, Gva, VirtualMemory};
 use hypovisor_mapping::Ram;
+
+use crate::vmcb::Vmcb;
 
 /// Domain and vCPU as L1 numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,11 @@ impl WhoCache {
             domain: number(domain_at + layout.domain_id as usize)?,
             vcpu: number(vcpu_at + layout.vcpu_id as usize)?,
         })
+    }
+
+    /// The VMCB of the current `struct vcpu`, found by the last [`WhoCache::identify`].
+    pub(crate) fn vmcb(&self, ram: &Ram, layout: &FrameLayout) -> Option<Vmcb> {
+        ram.mapping().word(self.vcpu.offset + layout.vcpu_vmcb as usize).map(|at| Vmcb(Gpa(at)))
     }
 
     /// Where the current `struct vcpu`, found by the last [`WhoCache::identify`], stands in the RAM mapping.

@@ -14,6 +14,7 @@ impl Session {
     pub(super) fn answer(&mut self) -> Result<(), SessionError> {
         while !self.closed && self.readable() {
             match control::receive(&self.socket) {
+                Ok((Message::OwnRam(ranges), _)) => self.use_own_ram(ranges)?,
                 Ok((Message::NeedHooks { cr3, rip, .. }, _)) => self.answer_hooks(cr3, rip)?,
                 Ok((Message::NeedLayout { cr3, frame, .. }, _)) => self.answer_layout(cr3, frame)?,
                 Ok(_) => {}
@@ -45,7 +46,7 @@ impl Session {
 
     fn profile(&self, cr3: u64, rip: Gva) -> Result<Profile, SessionError> {
         let Some(ram) = &self.ram else { return Err(SessionError::NotASensor) };
-        let image = Image::from_memory(&VirtualMemory::new(ram, cr3), rip)?;
+        let image = Image::from_memory(&VirtualMemory::new(ram.as_ref(), cr3), rip)?;
         let Some(path) = &self.symbols else {
             return Ok(Profile::build(&image, None)?.0);
         };
@@ -59,7 +60,7 @@ impl Session {
         let (Some(ram), Some(profile)) = (&self.ram, &mut self.note.profile) else {
             return Err(SessionError::NotASensor);
         };
-        let settled = profile.settle_layout(&VirtualMemory::new(ram, cr3), frame);
+        let settled = profile.settle_layout(&VirtualMemory::new(ram.as_ref(), cr3), frame);
         let layout = profile.layout.as_ref().and_then(frame_layout).ok_or(SessionError::Multicall);
         match settled.map_err(SessionError::from).and(layout) {
             Ok(layout) => control::send(&self.socket, &Message::Layout(layout), &[])?,
@@ -99,5 +100,6 @@ fn frame_layout(layout: &Layout) -> Option<FrameLayout> {
         vcpu_domain: layout.vcpu.domain,
         domain_id: layout.domain.domain_id,
         multicall_call: layout.multicall_call?,
+        vcpu_vmcb: layout.vcpu.vmcb_pa.unwrap_or(0),
     })
 }

@@ -14,6 +14,7 @@ fn layout() -> FrameLayout {
         vcpu_domain: 16,
         domain_id: 0,
         multicall_call: 8,
+        vcpu_vmcb: 0,
     }
 }
 
@@ -31,6 +32,7 @@ fn every_message_survives_the_trip() {
     let ranges = vec![RamRange { gpa: Gpa(0), len: 4096, file_offset: 0 }];
     let messages = [
         Message::Hello(hello, b"kept".to_vec()),
+        Message::OwnRam(ranges.clone()),
         Message::RamLayout { backend: 1, ranges },
         Message::NeedHooks { vcpu: 1, cr3: 0x1000, rip: Gva(5) },
         Message::Hooks(vec![hook], Some(layout())),

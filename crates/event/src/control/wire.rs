@@ -23,6 +23,7 @@ pub(super) mod kind {
     pub(in super::super) const RELEASE: u64 = 12;
     pub(in super::super) const DOMAIN_KIND: u64 = 13;
     pub(in super::super) const DOMAIN_ENDED: u64 = 14;
+    pub(in super::super) const OWN_RAM: u64 = 15;
 }
 
 impl Message {
@@ -35,13 +36,13 @@ impl Message {
                 [words(head), note.clone()].concat()
             }
             Self::RamLayout { backend, ranges } => {
-                let ranges = ranges.iter().flat_map(|range| [range.gpa.0, range.len, range.file_offset]);
-                words([kind::RAM_LAYOUT, *backend].into_iter().chain(ranges).collect())
+                words([kind::RAM_LAYOUT, *backend].into_iter().chain(range_words(ranges)).collect())
             }
+            Self::OwnRam(ranges) => words([kind::OWN_RAM].into_iter().chain(range_words(ranges)).collect()),
             Self::NeedHooks { vcpu, cr3, rip } => words(vec![kind::NEED_HOOKS, *vcpu, *cr3, rip.0]),
             Self::NeedLayout { vcpu, cr3, frame } => words(vec![kind::NEED_LAYOUT, *vcpu, *cr3, frame.0]),
             Self::Hooks(hooks, layout) => {
-                let layout = layout.map_or([u64::MAX; 6], FrameLayout::words);
+                let layout = layout.map_or([u64::MAX; LAYOUT_WORDS], FrameLayout::words);
                 let hooks = hooks.iter().flat_map(|hook| [hook.kind as u64, hook.gva.0]);
                 words([kind::HOOKS].into_iter().chain(layout).chain(hooks).collect())
             }
@@ -70,23 +71,14 @@ impl Message {
         let word = |index: usize| words.get(index).copied();
         Some(match word(0)? {
             kind::HELLO => Self::Hello(Hello::from_words(words)?, bytes.get(HELLO_WORDS * 8..)?.to_vec()),
-            kind::RAM_LAYOUT => {
-                let (ranges, rest) = words.get(2..)?.as_chunks::<3>();
-                let sane = rest.is_empty() && ranges.len() <= MAX_RAM_RANGES;
-                let range = |[gpa, len, file_offset]: &[u64; 3]| {
-                    gpa.checked_add(*len)?;
-                    file_offset.checked_add(*len)?;
-                    Some(RamRange { gpa: Gpa(*gpa), len: *len, file_offset: *file_offset })
-                };
-                let ranges = ranges.iter().map(range).collect::<Option<_>>()?;
-                sane.then_some(Self::RamLayout { backend: word(1)?, ranges })?
-            }
+            kind::RAM_LAYOUT => Self::RamLayout { backend: word(1)?, ranges: ranges(words.get(2..)?)? },
+            kind::OWN_RAM => Self::OwnRam(ranges(words.get(1..)?)?),
             kind::NEED_HOOKS => Self::NeedHooks { vcpu: word(1)?, cr3: word(2)?, rip: Gva(word(3)?) },
             kind::NEED_LAYOUT => Self::NeedLayout { vcpu: word(1)?, cr3: word(2)?, frame: Gva(word(3)?) },
             kind::HOOKS => {
-                let layout = words.get(1..7)?;
+                let (layout, hooks) = words.get(1..)?.split_at_checked(LAYOUT_WORDS)?;
                 let layout = (layout[0] != u64::MAX).then(|| FrameLayout::from_words(layout));
-                let (hooks, rest) = words.get(7..)?.as_chunks::<2>();
+                let (hooks, rest) = hooks.as_chunks::<2>();
                 let hook =
                     |[kind, gva]: &[u64; 2]| Some(Hook { kind: HookKind::from_word(*kind)?, gva: Gva(*gva) });
                 let hooks: Vec<Hook> = hooks.iter().map(hook).collect::<Option<_>>()?;
@@ -110,6 +102,23 @@ impl Message {
     }
 }
 
+fn range_words(ranges: &[RamRange]) -> impl Iterator<Item = u64> {
+    ranges.iter().flat_map(|range| [range.gpa.0, range.len, range.file_offset])
+}
+
+fn ranges(words: &[u64]) -> Option<Vec<RamRange>> {
+    let (ranges, rest) = words.as_chunks::<3>();
+    if !rest.is_empty() || ranges.len() > MAX_RAM_RANGES {
+        return None;
+    }
+    let range = |[gpa, len, file_offset]: &[u64; 3]| {
+        gpa.checked_add(*len)?;
+        file_offset.checked_add(*len)?;
+        Some(RamRange { gpa: Gpa(*gpa), len: *len, file_offset: *file_offset })
+    };
+    ranges.iter().map(range).collect()
+}
+
 impl Hello {
     fn from_words(words: &[u64]) -> Option<Self> {
         let state = match words.get(6)? {
@@ -124,11 +133,14 @@ impl Hello {
     }
 }
 
+/// Words of a [`FrameLayout`].
+const LAYOUT_WORDS: usize = 7;
+
 impl FrameLayout {
     /// Offsets beyond this are not believed: no structure of a hypervisor is that large.
     const LIMIT: u64 = 1 << 16;
 
-    fn words(self) -> [u64; 6] {
+    fn words(self) -> [u64; LAYOUT_WORDS] {
         [
             self.processor_id,
             self.current_vcpu,
@@ -136,12 +148,13 @@ impl FrameLayout {
             self.vcpu_domain,
             self.domain_id,
             self.multicall_call,
+            self.vcpu_vmcb,
         ]
         .map(u64::from)
     }
 
     fn from_words(words: &[u64]) -> Option<Self> {
-        let [processor_id, current_vcpu, vcpu_id, vcpu_domain, domain_id, multicall_call] =
+        let [processor_id, current_vcpu, vcpu_id, vcpu_domain, domain_id, multicall_call, vcpu_vmcb] =
             *words.first_chunk()?;
         let checked = |word: u64| u32::try_from(word).ok().filter(|_| word < Self::LIMIT);
         Some(Self {
@@ -151,6 +164,7 @@ impl FrameLayout {
             vcpu_domain: checked(vcpu_domain)?,
             domain_id: checked(domain_id)?,
             multicall_call: checked(multicall_call)?,
+            vcpu_vmcb: checked(vcpu_vmcb)?,
         })
     }
 }

@@ -1,0 +1,321 @@
+//! The virtual machine of this process: what all its vCPUs share, and QEMU's ioctls that concern them.
+#![expect(unsafe_code, reason = "takes QEMU's arguments and L1's RAM in QEMU's memory")]
+
+use core::ffi::{c_int, c_ulong, c_void};
+use std::cell::Cell;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use hypovisor_event::{RingGeometry, Rings};
+use hypovisor_machine::{Gva, RamLayout, RamRange};
+use hypovisor_mapping::{Mapping, Ram};
+use hypovisor_sensor::{Control, ControlOptions, VcpuSensor};
+use kvm_bindings::{KVM_CAP_SYNC_REGS, kvm_guest_debug, kvm_userspace_memory_region};
+
+use crate::breakpoints::Hooks;
+use crate::kvm;
+use crate::options::Options;
+use crate::run_page::SYNCED;
+use crate::slots::Slots;
+use crate::vcpu::{KvmVcpu, Next};
+
+/// How long the other vCPUs may take to have their breakpoints set.
+const ARM_TIMEOUT: Duration = Duration::from_secs(2);
+/// The signal that QEMU itself ends KVM_RUN with (`SIG_IPI`, include/system/cpus.h).
+const KICK: c_int = libc::SIGUSR1;
+
+/// The virtual machine.
+pub(crate) struct Vm {
+    /// Its descriptor.
+    fd: c_int,
+    control: &'static Control,
+    /// Bytes of the page that each vCPU shares with KVM.
+    page_bytes: usize,
+    only_hooks: bool,
+    slots: Mutex<Slots>,
+    /// In the order in which QEMU made them.
+    vcpus: Mutex<Vec<&'static KvmVcpu>>,
+    /// What to hook, once that was asked; `None`: nothing.
+    hooks: OnceLock<Option<Hooks>>,
+    watching: AtomicBool,
+    /// Something went wrong: leave L1 alone from now on.
+    dead: AtomicBool,
+    unknown_return: AtomicBool,
+}
+
+static VM: OnceLock<Vm> = OnceLock::new();
+
+thread_local! {
+    /// The vCPU that this thread ran last.
+    static CURRENT: Cell<Option<&'static KvmVcpu>> = const { Cell::new(None) };
+}
+
+/// One of KVM's ioctls, made by QEMU.
+///
+/// # Safety
+/// As `ioctl(2)`: `argument` is what the request asks for.
+pub(crate) unsafe fn on_ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+    if request == kvm::RUN {
+        return on_run(fd);
+    }
+    if request == kvm::SET_GUEST_DEBUG && !argument.is_null() {
+        // SAFETY: the request's argument is this structure.
+        let wish = unsafe { *argument.cast::<kvm_guest_debug>() };
+        if let Some(result) = on_set_guest_debug(fd, &wish) {
+            return result;
+        }
+    }
+    // SAFETY: passed on as QEMU gave it.
+    let result = unsafe { kvm::ioctl(fd, request, argument) };
+    if result >= 0 {
+        match request {
+            kvm::CREATE_VM => guarded(|| begin(fd, result)),
+            kvm::CREATE_VCPU => guarded(|| on_vcpu(fd, result)),
+            kvm::SET_USER_MEMORY_REGION | kvm::SET_USER_MEMORY_REGION2 if !argument.is_null() => {
+                // SAFETY: the request's argument is this structure, or begins with it.
+                let region = unsafe { *argument.cast::<kvm_userspace_memory_region>() };
+                guarded(|| on_memory(fd, region));
+            }
+            _ => {}
+        }
+    }
+    result
+}
+
+/// Runs what is ours; a panic ends the watching, not QEMU.
+fn guarded(body: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(body)).is_err() {
+        log("internal error in the sensor; L1 runs on unmonitored");
+        if let Some(vm) = VM.get() {
+            vm.dead.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One line to QEMU's standard error.
+fn log(text: &str) {
+    let _ = writeln!(std::io::stderr(), "hypovisor: {text}");
+}
+
+/// QEMU has made a virtual machine.
+fn begin(system: c_int, fd: c_int) {
+    let Some(options) = Options::take() else { return };
+    if let Err(message) = options.and_then(|options| Vm::start(system, fd, options)) {
+        log(&format!("{message}; L1 runs unmonitored"));
+    }
+}
+
+fn on_vcpu(fd: c_int, vcpu: c_int) {
+    if let Some(vm) = VM.get().filter(|vm| vm.fd == fd) {
+        vm.add(vcpu);
+    }
+}
+
+fn on_memory(fd: c_int, region: kvm_userspace_memory_region) {
+    if let Some(vm) = VM.get().filter(|vm| vm.fd == fd) {
+        vm.slots().set(region);
+    }
+}
+
+/// `None`: nothing that concerns us.
+fn on_set_guest_debug(fd: c_int, wish: &kvm_guest_debug) -> Option<c_int> {
+    let vcpu = VM.get()?.find(fd)?;
+    let result = vcpu.set_debugger(wish);
+    Some(result.unwrap_or_else(|| {
+        log("QEMU's debugger asks for hardware breakpoints, which Hypovisor uses: refused. Use software breakpoints");
+        kvm::fail(libc::EBUSY)
+    }))
+}
+
+fn on_run(fd: c_int) -> c_int {
+    let (Some(vm), Some(vcpu)) = (VM.get(), current(fd)) else {
+        return kvm::ioctl_number(fd, kvm::RUN, 0);
+    };
+    loop {
+        guarded(|| vcpu.before_run(vm));
+        let result = kvm::ioctl_number(fd, kvm::RUN, 0);
+        vcpu.after_run();
+        if result != 0 {
+            return result;
+        }
+        let mut next = Next::Qemu;
+        guarded(|| next = vcpu.on_exit(vm));
+        if next == Next::Qemu {
+            return result;
+        }
+    }
+}
+
+/// The vCPU behind a descriptor that this thread runs.
+fn current(fd: c_int) -> Option<&'static KvmVcpu> {
+    if let Some(vcpu) = CURRENT.get().filter(|vcpu| vcpu.fd() == fd) {
+        return Some(vcpu);
+    }
+    let vcpu = VM.get()?.find(fd)?;
+    vcpu.runs_on(rustix::thread::gettid().as_raw_nonzero().get());
+    CURRENT.set(Some(vcpu));
+    Some(vcpu)
+}
+
+/// What may lead to L1's RAM: this process's own memory, for reading.
+fn own_memory() -> Vec<OwnedFd> {
+    std::fs::File::open("/proc/self/mem").map(OwnedFd::from).into_iter().collect()
+}
+
+impl Vm {
+    fn start(system: c_int, fd: c_int, options: Options) -> Result<(), String> {
+        let synced = kvm::ioctl_number(fd, kvm::CHECK_EXTENSION, KVM_CAP_SYNC_REGS as usize);
+        if u32::try_from(synced).unwrap_or(0) & SYNCED != SYNCED {
+            return Err("this kernel's KVM does not share registers (KVM_CAP_SYNC_REGS; Linux 4.17)".into());
+        }
+        let page_bytes = kvm::ioctl_number(system, kvm::GET_VCPU_MMAP_SIZE, 0);
+        let page_bytes = usize::try_from(page_bytes).map_err(|_| "KVM does not tell the size of its pages")?;
+        let rings = Rings::create(RingGeometry::new(options.vcpus, options.ring_bytes));
+        let control = Control::start(ControlOptions {
+            socket: options.socket,
+            rings: rings.map_err(|error| error.to_string())?,
+            plugin_api: 0,
+            ram_candidates: own_memory,
+            map_ram: |fd, len| Mapping::new(fd, 0, len, hypovisor_mapping::Access::ReadWrite),
+            on_armed: || {},
+        })
+        .map_err(|error| error.to_string())?;
+        let vm = Self {
+            fd,
+            control,
+            page_bytes,
+            only_hooks: options.only_hooks,
+            slots: Mutex::default(),
+            vcpus: Mutex::default(),
+            hooks: OnceLock::new(),
+            watching: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            unknown_return: AtomicBool::new(false),
+        };
+        VM.set(vm).map_err(|_| "QEMU makes a second virtual machine".to_owned())
+    }
+
+    fn add(&self, fd: c_int) {
+        let mut vcpus = self.vcpus();
+        let index = vcpus.len() as u32;
+        let Ok(producer) = self.control.rings().producer(index) else {
+            return log(&format!("no ring for vCPU {index}: its hypercalls pass unseen"));
+        };
+        let sensor = VcpuSensor::new(u64::from(index), self.control, producer);
+        match KvmVcpu::new(fd, index, self.page_bytes, sensor) {
+            Some(vcpu) => vcpus.push(Box::leak(Box::new(vcpu))),
+            None => log(&format!("the page of vCPU {index} cannot be mapped: its hypercalls pass unseen")),
+        }
+    }
+
+    fn find(&self, fd: c_int) -> Option<&'static KvmVcpu> {
+        self.vcpus().iter().copied().find(|vcpu| vcpu.fd() == fd)
+    }
+
+    fn vcpus(&self) -> MutexGuard<'_, Vec<&'static KvmVcpu>> {
+        // Whole between any two statements, so a panic elsewhere does not spoil it.
+        self.vcpus.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        // As above.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// L1's RAM, once known.
+    pub(crate) fn ram(&self) -> Option<&Ram> {
+        self.control.ram()
+    }
+
+    /// What to hook, once known.
+    pub(crate) fn hooks(&self) -> Option<&Hooks> {
+        self.hooks.get()?.as_ref()
+    }
+
+    /// Whether it has been settled what to hook.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.watching.load(Ordering::SeqCst)
+    }
+
+    /// Whether L1 is to be left alone.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is to be done at a hook.
+    pub(crate) const fn only_hooks(&self) -> bool {
+        self.only_hooks
+    }
+
+    /// Leaves L1 alone from now on.
+    #[cold]
+    pub(crate) fn give_up(&self, why: &str) {
+        if !self.dead.swap(true, Ordering::Relaxed) {
+            log(&format!("{why}; L1 runs on unmonitored"));
+        }
+    }
+
+    /// A call came from where the engine found no call.
+    #[cold]
+    pub(crate) fn note_unknown_return(&self) {
+        if !self.unknown_return.swap(true, Ordering::Relaxed) {
+            log("a hypercall returns to an unknown place in L1; such calls are left alone");
+        }
+    }
+
+    /// A vCPU has run its first code in L1's kernel half: asks the engine what to hook, once for all vCPUs, and sees to it
+    /// that none of them gets past the hooks unseen.
+    #[cold]
+    pub(crate) fn ask(&self, vcpu: u32, cr3: u64, rip: Gva) {
+        self.hooks.get_or_init(|| {
+            let hooks = self.find_ram().and_then(|()| self.control.ask_hooks(u64::from(vcpu), cr3, rip));
+            let Some(hooks) = hooks.map(|hooks| Hooks::new(&hooks)) else {
+                log("no answer from an engine, or no RAM; L1 runs unmonitored");
+                return None;
+            };
+            if hooks.left_out > 0 {
+                log(&format!("{} kinds of calls have no breakpoint left and pass unseen", hooks.left_out));
+            }
+            Some(hooks)
+        });
+        self.watching.store(true, Ordering::SeqCst);
+        self.arm_others();
+    }
+
+    fn find_ram(&self) -> Option<()> {
+        let own = self.slots().own_ram()?;
+        let (base, len) = (usize::try_from(own.base).ok()?, usize::try_from(own.len).ok()?);
+        // SAFETY: QEMU keeps a machine's RAM where it is until the process ends; only what the slots named as RAM is
+        // reached for.
+        let mapping = unsafe { Mapping::of_addresses(base, len) }?;
+        let inside = |range: &RamRange| RamRange { file_offset: range.file_offset - own.base, ..*range };
+        let layout = RamLayout::new(own.ranges.iter().map(inside));
+        self.control.provide_ram(Ram::over(mapping, layout).ok()?, own.ranges);
+        Some(())
+    }
+
+    /// A vCPU that runs L1 right now does not look at the hooks before its next exit, which may be long after its first
+    /// hypercall. It is made to exit, as QEMU would.
+    fn arm_others(&self) {
+        if !kvm::handles_signal(KICK) {
+            return log("QEMU's vCPUs cannot be interrupted: the first hypercalls may pass unseen");
+        }
+        let others = self.vcpus().clone();
+        let start = Instant::now();
+        while start.elapsed() < ARM_TIMEOUT {
+            let unarmed: Vec<i32> = others.iter().filter_map(|vcpu| vcpu.runs_unarmed()).collect();
+            if unarmed.is_empty() {
+                return;
+            }
+            for thread in unarmed {
+                kvm::signal_thread(thread, KICK);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        log("a vCPU did not stop to have its breakpoints set: its first hypercalls may pass unseen");
+    }
+}
