@@ -13,7 +13,7 @@
 //! `kvm_valid_regs`), so that a hook costs one exit and no further system call. There is no stop of other vCPUs, no
 //! single step and no trip through QEMU's main loop.
 //!
-//! - [`ioctl`] is what QEMU calls instead of the C library's.
+//! - [`wrapper::ioctl`] is what QEMU calls instead of the C library's.
 //! - `vm` has what all vCPUs share: memory slots, the conversation with the engine, the hooks.
 //! - `vcpu` is one vCPU's thread: KVM_RUN and what to do when it returns.
 //! - `breakpoints` says which address stands in which debug register, and settles it with QEMU's own debugger.
@@ -31,5 +31,4 @@ mod stack;
 mod vcpu;
 mod vm;
 
-#[cfg(not(test))]
-mod wrapper;
+pub mod wrapper;

@@ -12,9 +12,8 @@ use crate::{kvm, vm};
 ///
 /// # Safety
 /// As `ioctl(2)`: `argument` is what the request asks for.
-#[expect(unreachable_pub, reason = "the dynamic linker finds it by name")]
-// SAFETY: the library is made to be preloaded, so that this is the `ioctl` that QEMU calls.
-#[unsafe(no_mangle)]
+// SAFETY: the library is made to be preloaded, so that this is the `ioctl` that QEMU calls. A test program keeps its own.
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
     if kvm::is_kvm(request) {
         // SAFETY: passed on as the caller gave it.

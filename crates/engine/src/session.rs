@@ -36,6 +36,10 @@ use self::learning::Learning;
 /// Pause between two looks at the rings: short enough that an event is seen within milliseconds, long enough that
 /// the engine does not compete with the vCPUs.
 const STEP: Duration = Duration::from_millis(1);
+/// The longest pause, where a look itself takes long: on an emulated processor a change of processes is dear.
+const LONGEST_STEP: Duration = Duration::from_millis(8);
+/// A pause is so many times as long as the look before it, within these bounds: the engine takes a tenth of one CPU then.
+const PAUSE_PER_LOOK: u32 = 9;
 
 /// What a step found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,11 +193,12 @@ impl Session {
         Ok(())
     }
 
-    /// Answers the sensor and hands on what the rings hold, then waits about a millisecond unless there is more.
+    /// Answers the sensor and hands on what the rings hold, then waits for a millisecond or a few unless there is more.
     ///
     /// # Errors
     /// [`SessionError`] if L1 cannot be watched; the sensor then leaves it alone. `S::Error` is passed through.
     pub fn step<S: CallSink>(&mut self, sink: &mut S) -> Result<Step, StepError<S::Error>> {
+        let start = Instant::now();
         self.answer().map_err(StepError::Session)?;
         self.clock.tick();
         self.serve();
@@ -216,7 +221,7 @@ impl Session {
             return Ok(Step::Ended);
         }
         if !round.more {
-            std::thread::sleep(STEP);
+            std::thread::sleep((start.elapsed() * PAUSE_PER_LOOK).clamp(STEP, LONGEST_STEP));
         }
         Ok(Step::Running { records: round.records })
     }

@@ -73,6 +73,8 @@ pub(crate) enum LabCommand {
     Fetch(FetchArgs),
     /// Boot Xen with a privileged and, if wanted, unprivileged virtual machines, watch it, and power it off
     Run(LabRunArgs),
+    /// Run a command of this machine on a Linux that has KVM, emulated where this machine has none
+    KvmHost(KvmHostArgs),
     /// Compare a recording with Xen's own trace (xentrace) of the same time, call for call
     Witness(WitnessArgs),
     /// Build the lab's small guests and tools into a directory, for use with `lab run --files`
@@ -90,6 +92,24 @@ pub(crate) struct WitnessArgs {
     /// The outcome as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The command finds this machine's files at their own places. They can be read; only the lab's cache, what is named with
+/// --writable and what is below /run (in memory) can be written.
+#[derive(Debug, Args)]
+pub(crate) struct KvmHostArgs {
+    /// A directory that the command may write to; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) writable: Vec<PathBuf>,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "S", default_value_t = 3600)]
+    pub(crate) timeout: u64,
+    /// Show the console of the emulated Linux on standard error
+    #[arg(long)]
+    pub(crate) console: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -234,6 +254,9 @@ pub(crate) struct LabRunArgs {
     /// What Xen runs on
     #[arg(long, value_enum, default_value = "tcg")]
     pub(crate) l0: L0Arg,
+    /// Virtual processors of the machine [default: 2; 1 where KVM is emulated, which is slow]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) vcpus: Option<u32>,
     /// Guests to start: with --script they stay up while it runs, else each boots, works a little and shuts down
     #[arg(long, value_enum, value_delimiter = ',', default_value = "none")]
     pub(crate) domu: Vec<DomuArg>,

@@ -20,7 +20,7 @@ use crate::output::Output;
 use crate::run;
 use crate::signals::StopRequest;
 
-mod nested;
+pub(crate) mod nested;
 mod progress;
 pub(crate) mod witness;
 
@@ -59,16 +59,7 @@ pub(crate) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
     if args.l0 == L0Arg::Kvm && !nested::kvm_nests_here(&prepared)? {
         return nested::run(args);
     }
-    let machine = Machine {
-        accelerator: match args.l0 {
-            L0Arg::Tcg => Accelerator::Tcg,
-            L0Arg::Kvm => Accelerator::Kvm,
-        },
-        parallel: args.parallel,
-        xen_options: args.xen_option.clone(),
-        dom0_options: args.dom0_option.clone(),
-        ..Machine::default()
-    };
+    let machine = machine(args);
     let mut session = LabSession::new(&prepared, &machine, &work)?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let outcome = if args.unmonitored {
@@ -77,6 +68,18 @@ pub(crate) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
         monitored(args, detecting, &prepared, &mut session, deadline)?
     };
     u8::try_from(outcome.exit_code).map_err(|_| anyhow!("the script ended with {}", outcome.exit_code))
+}
+
+fn machine(args: &LabRunArgs) -> Machine {
+    let mut machine = Machine::on(match args.l0 {
+        L0Arg::Tcg => Accelerator::Tcg,
+        L0Arg::Kvm => Accelerator::Kvm,
+    });
+    machine.vcpus = args.vcpus.unwrap_or(machine.vcpus);
+    machine.parallel = args.parallel;
+    machine.xen_options.extend(args.xen_option.iter().cloned());
+    machine.dom0_options.extend(args.dom0_option.iter().cloned());
+    machine
 }
 
 fn work(args: &LabRunArgs) -> anyhow::Result<Work> {

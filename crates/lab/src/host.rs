@@ -13,7 +13,7 @@ use crate::machine::{INITRD_LINK, KERNEL_LINK, escaped, joined};
 /// Where the files are.
 const ROOT: &str = "/host";
 /// The kernel's options. `lab.host` is for the init script: it starts no toolstack.
-const OPTIONS: &str = "console=ttyS0 loglevel=5 panic=1 lab.host";
+const OPTIONS: &str = "console=ttyS0 loglevel=5 panic=1 mitigations=off lab.host";
 
 /// The files that a KVM host has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

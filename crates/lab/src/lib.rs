@@ -49,7 +49,7 @@ pub use cache::{CacheError, Lab};
 pub use command::{CommandError, QemuCommand};
 pub use fetch::{FetchError, Manifest};
 pub use host::KvmHost;
-pub use machine::{Accelerator, Machine};
+pub use machine::{Accelerator, EMULATED_VARIABLE, Machine};
 pub use notice::{LabDomainId, Notice};
 pub use prepare::{PrepareError, Prepared};
 pub use probe::{KvmProbe, probe_kvm};

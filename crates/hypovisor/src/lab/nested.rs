@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use hypovisor_lab::{
-    KvmHost, KvmProbe, Lab, Machine, Outcome, Prepared, QemuVersion, Session as LabSession, Work, XenVersion,
+    EMULATED_VARIABLE, KvmHost, KvmProbe, Lab, Machine, Outcome, Prepared, QemuVersion, Session as LabSession, Work, XenVersion,
     spawn_unmonitored,
 };
 
 use super::{Shared, Terminal, progress};
-use crate::cli::LabRunArgs;
+use crate::cli::{KvmHostArgs, LabRunArgs};
 use crate::signals::StopRequest;
 
 /// Memory of the emulated Linux, in MiB: the lab machine's, and as much again for everything else.
@@ -38,11 +38,21 @@ pub(super) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let command: Vec<OsString> = [own.into()].into_iter().chain(std::env::args_os().skip(1)).collect();
     let outcome = run_inside(&command, &writable, args.console, Duration::from_secs(args.timeout))?;
+    exit_code(&outcome)
+}
+
+/// `lab kvm-host`: any command inside the emulated Linux.
+pub(crate) fn host(args: &KvmHostArgs) -> anyhow::Result<u8> {
+    let timeout = Duration::from_secs(args.timeout);
+    exit_code(&run_inside(&args.command, &args.writable, args.console, timeout)?)
+}
+
+fn exit_code(outcome: &Outcome) -> anyhow::Result<u8> {
     u8::try_from(outcome.exit_code).map_err(|_| anyhow!("the command inside ended with {}", outcome.exit_code))
 }
 
 /// Runs a command in the emulated Linux; its output is passed on.
-pub(crate) fn run_inside(
+fn run_inside(
     command: &[OsString],
     writable: &[PathBuf],
     console: bool,
@@ -56,7 +66,7 @@ pub(crate) fn run_inside(
     let mut writable: Vec<PathBuf> = writable.iter().map(absolute).collect::<anyhow::Result<_>>()?;
     writable.push(lab.dir().to_owned());
     let machine =
-        Machine { kvm_host: Some(KvmHost { writable }), memory_mib: MEMORY_MIB, ..Machine::default() };
+        Machine { kvm_host: Some(KvmHost { writable }), vcpus: 1, memory_mib: MEMORY_MIB, ..Machine::default() };
     let script = tempfile::NamedTempFile::new().context("cannot write a script")?;
     let here = std::env::current_dir().context("cannot tell where we are")?;
     std::fs::write(script.path(), KvmHost::script(&here, &variables(&lab), command))
@@ -76,6 +86,7 @@ fn variables(lab: &Lab) -> Vec<(&'static str, OsString)> {
     let passed = passed.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     let own = [
         ("HYPOVISOR_LAB_DIR", lab.dir().into()),
+        (EMULATED_VARIABLE, "1".into()),
         ("HOME", SCRATCH.into()),
         ("TMPDIR", SCRATCH.into()),
         ("XDG_RUNTIME_DIR", SCRATCH.into()),

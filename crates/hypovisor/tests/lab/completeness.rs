@@ -10,7 +10,7 @@ use hypovisor_lab::guests::{
     mark_number,
 };
 
-use crate::support::{hypovisor, one_machine, run, text};
+use crate::support::{hypovisor, lab_run, one_machine, run, text};
 
 /// Runs `known` as a guest of each kind inside a window of Xen's trace, and sends the trace as its only output.
 const SCRIPT: &str = "set -e
@@ -36,10 +36,8 @@ fn check(xen: &str, qemu: &str, symbols: &str) {
     guests::build(&files).unwrap();
     let script = dir.path().join("script");
     std::fs::write(&script, SCRIPT).unwrap();
-    let mut command = hypovisor();
-    command
-        .args(["lab", "run", "--xen", xen, "--qemu", qemu, "--symbols", symbols, "--record"])
-        .arg(&recording);
+    let mut command = lab_run();
+    command.args(["--xen", xen, "--qemu", qemu, "--symbols", symbols, "--record"]).arg(&recording);
     command.arg("--files").arg(&files).arg("--script").arg(&script);
     let output = run(&mut command, 0);
     assert_eq!(text(&output.stderr).matches("known: done").count(), 3, "{}", text(&output.stderr));

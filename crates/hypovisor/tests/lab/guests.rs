@@ -8,7 +8,7 @@ use hypovisor_engine::recording::{Manifest, RecordedCall, Recording};
 use hypovisor_event::record::CallerMode;
 use serde_json::Value;
 
-use crate::support::{hypovisor, one_machine, run, text};
+use crate::support::{hypovisor, lab_run, one_machine, run, text};
 
 /// `__HYPERVISOR_multicall` and `__HYPERVISOR_iret` (Xen public/xen.h).
 const MULTICALL: u64 = 13;
@@ -31,8 +31,8 @@ fn record(dir: &Path) -> Vec<RecordedCall> {
     std::fs::write(files.join("hello"), "from the host\n").unwrap();
     let script = dir.join("script");
     std::fs::write(&script, SCRIPT).unwrap();
-    let mut command = hypovisor();
-    command.args(["lab", "run", "--record"]).arg(dir.join("recording"));
+    let mut command = lab_run();
+    command.arg("--record").arg(dir.join("recording"));
     command.arg("--files").arg(&files).arg("--script").arg(&script);
     let output = run(&mut command, 7);
     assert_eq!(text(&output.stdout), "from the host\n");

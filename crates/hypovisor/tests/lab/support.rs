@@ -8,7 +8,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hypovisor_engine::remote::{Engine, InjectionRequest};
-use hypovisor_lab::{Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion, guests};
+use hypovisor_lab::{Accelerator, Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion, guests};
+
+/// Names what the tests' machines run on: `tcg` unless set, or `kvm`. `cargo xtask test --l0 kvm` sets it.
+const L0_VARIABLE: &str = "HYPOVISOR_TEST_L0";
+
+/// Whether the tests' machines run on KVM.
+pub(crate) fn is_kvm() -> bool {
+    std::env::var_os(L0_VARIABLE).is_some_and(|l0| l0 == "kvm")
+}
+
+/// `hypovisor lab run` on what the tests run on.
+pub(crate) fn lab_run() -> Command {
+    let mut command = hypovisor();
+    command.args(["lab", "run", "--l0", if is_kvm() { "kvm" } else { "tcg" }]);
+    command
+}
+
+/// The usual machine on what the tests run on.
+pub(crate) fn machine() -> Machine {
+    Machine::on(if is_kvm() { Accelerator::Kvm } else { Accelerator::Tcg })
+}
 
 /// Held by a test while its machine runs: two machines would only slow each other down.
 pub(crate) fn one_machine() -> MutexGuard<'static, ()> {
@@ -29,8 +49,8 @@ impl LabRun {
         guests::build(&files).unwrap();
         std::fs::create_dir_all(&runtime).unwrap();
         std::fs::write(&script_file, script).unwrap();
-        let mut command = hypovisor();
-        command.args(["lab", "run", "--files"]).arg(&files).arg("--script").arg(&script_file).args(args);
+        let mut command = lab_run();
+        command.arg("--files").arg(&files).arg("--script").arg(&script_file).args(args);
         command.env("XDG_RUNTIME_DIR", &runtime).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -83,7 +103,7 @@ pub(crate) struct Driven {
 }
 
 /// How long anything in a driven machine may take.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Driven {
     /// With the small guests in `/lab/files`.
@@ -95,7 +115,7 @@ impl Driven {
         let lab = Lab::open().unwrap();
         let prepared = lab.prepare(XenVersion::V4_20, QemuVersion::V10_0, &mut Silent).unwrap();
         let work = Work { script: Some(script_file), files: Some(files), ..Work::default() };
-        let session = Session::new(&prepared, &Machine::default(), &work).unwrap();
+        let session = Session::new(&prepared, &machine(), &work).unwrap();
         Self { session: Mutex::new(session), said: Mutex::new(String::new()), runtime }
     }
 
@@ -168,7 +188,7 @@ fn plugin_dir() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_hypovisor"));
     let dir = program.parent().unwrap().to_owned();
     assert!(
-        dir.join("libhypovisor_tcg_v4.so").exists(),
+        ["libhypovisor_tcg_v4.so", "libhypovisor_kvm.so"].iter().all(|name| dir.join(name).exists()),
         "the plugins are not built: run `cargo xtask test`, or `cargo build --workspace` first"
     );
     dir
