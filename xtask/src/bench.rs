@@ -8,7 +8,7 @@ mod lab;
 mod rules;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
@@ -16,6 +16,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::build::{self, Profile};
+use crate::l0::L0;
 use lab::{Bench, NullTicks, Way};
 
 /// What can be measured.
@@ -34,17 +35,18 @@ pub(crate) enum Measurement {
 /// Rounds of each way.
 const NULL_ROUNDS: usize = 3;
 const BOOT_ROUNDS: usize = 3;
+/// Rounds where instructions are counted: they hardly differ.
+const COUNTED_ROUNDS: usize = 1;
 /// Calls through the engine.
 const ENGINE_CALLS: u64 = 10_000_000;
 
-pub(crate) fn bench(only: &[Measurement]) -> anyhow::Result<()> {
-    let wanted = |what| only.is_empty() || only.contains(&what);
-    let hypovisor = build::hypovisor(Profile::Release)?;
-    build::run(Command::new(&hypovisor).args(["lab", "fetch"]))?;
+pub(crate) fn bench(only: &[Measurement], l0: L0, inside: bool) -> anyhow::Result<()> {
+    let usual = |what| l0 == L0::Tcg || matches!(what, Measurement::Null | Measurement::Boot);
+    let wanted = |what| only.contains(&what) || only.is_empty() && usual(what);
     let dir = build::target().join("bench");
-    std::fs::create_dir_all(&dir)?;
-    let bench = Bench::new(&hypovisor, &dir)?;
-    let results = dir.join("results.json");
+    let hypovisor = if inside { build::program(Profile::Release) } else { prepare(&dir)? };
+    let bench = Bench::new(&hypovisor, &dir, l0)?;
+    let results = dir.join(if l0 == L0::Kvm { "results-kvm.json" } else { "results.json" });
     let mut all = read_results(&results);
     if wanted(Measurement::Null) {
         all["null_hypercall"] = null_hypercall(&bench)?;
@@ -64,6 +66,14 @@ pub(crate) fn bench(only: &[Measurement]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds what is measured, and fetches what it is measured with; gives the program.
+fn prepare(dir: &Path) -> anyhow::Result<PathBuf> {
+    let hypovisor = build::hypovisor(Profile::Release)?;
+    build::run(Command::new(&hypovisor).args(["lab", "fetch"]))?;
+    std::fs::create_dir_all(dir)?;
+    Ok(hypovisor)
+}
+
 /// Earlier results are kept for what is not measured now.
 fn read_results(path: &Path) -> Value {
     let read = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -73,7 +83,7 @@ fn read_results(path: &Path) -> Value {
 /// Ticks of a null hypercall in three ways, measured in turn: the medians of all rounds' medians and of their leasts.
 fn in_turn(bench: &Bench, ways: [Way; 3]) -> anyhow::Result<([u64; 3], [u64; 3])> {
     let mut measured: [Vec<NullTicks>; 3] = Default::default();
-    for _ in 0..NULL_ROUNDS {
+    for _ in 0..bench.rounds(NULL_ROUNDS) {
         for (way, measured) in ways.into_iter().zip(&mut measured) {
             measured.push(bench.null_ticks(way)?);
         }
@@ -126,7 +136,7 @@ fn null_hypercall(bench: &Bench) -> anyhow::Result<Value> {
 
 fn boot(bench: &Bench) -> anyhow::Result<Value> {
     let (mut unmonitored, mut hypovisor) = (Vec::new(), Vec::new());
-    for _ in 0..BOOT_ROUNDS {
+    for _ in 0..bench.rounds(BOOT_ROUNDS) {
         unmonitored.push(bench.boot_ms(Way::Unmonitored)?);
         hypovisor.push(bench.boot_ms(Way::Hypovisor)?);
     }

@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 /// The packages whose artefacts a user runs.
-const PACKAGES: [&str; 3] = ["hypovisor", "hypovisor-adapter-tcg-v4", "hypovisor-adapter-tcg-v7"];
+const PACKAGES: [&str; 4] =
+    ["hypovisor", "hypovisor-adapter-tcg-v4", "hypovisor-adapter-tcg-v7", "hypovisor-adapter-kvm"];
 
 /// How much the compiler is to optimise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,12 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// Where a profile's program stands.
+pub(crate) fn program(profile: Profile) -> PathBuf {
+    let dir = if profile == Profile::Release { "release" } else { "debug" };
+    target().join(dir).join("hypovisor")
+}
+
 /// Builds the program and its plugins; gives the program's path.
 pub(crate) fn hypovisor(profile: Profile) -> anyhow::Result<PathBuf> {
     let mut build = cargo();
@@ -46,8 +53,7 @@ pub(crate) fn hypovisor(profile: Profile) -> anyhow::Result<PathBuf> {
         build.arg("--release");
     }
     run(&mut build)?;
-    let dir = if profile == Profile::Release { "release" } else { "debug" };
-    Ok(target().join(dir).join("hypovisor"))
+    Ok(program(profile))
 }
 
 /// Runs a command to its end; its output goes where ours goes.

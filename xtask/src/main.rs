@@ -6,12 +6,15 @@
 mod bench;
 mod build;
 mod demo;
+mod l0;
 mod test;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::l0::L0;
 
 /// Developer chores of Hypovisor.
 #[derive(Debug, Parser)]
@@ -29,20 +32,31 @@ enum Command {
     Test {
         /// Only tests whose name contains this
         filter: Option<String>,
+        /// What the machines of the lab tests run on; under `kvm` only those tests are run that are about it
+        #[arg(long, value_enum, default_value = "tcg")]
+        l0: L0,
     },
     /// Measure cost and speed side by side (target/bench/results.json)
     Bench {
         /// Only these measurements
         #[arg(value_enum)]
         only: Vec<bench::Measurement>,
+        /// What the machines run on; under `kvm`, figures are instructions
+        #[arg(long, value_enum, default_value = "tcg")]
+        l0: L0,
+        /// Everything is built: set inside the emulated KVM host
+        #[arg(long, hide = true)]
+        inside: bool,
     },
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo => demo::demo(),
-        Command::Test { filter } => test::test(filter.as_deref()),
-        Command::Bench { only } => bench::bench(&only),
+        Command::Test { filter, l0: L0::Tcg } => test::test(filter.as_deref()),
+        Command::Test { filter, l0: L0::Kvm } => l0::test(filter.as_deref()),
+        Command::Bench { only, l0: L0::Kvm, inside: false } => l0::bench(&only),
+        Command::Bench { only, l0, inside } => bench::bench(&only, l0, inside),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

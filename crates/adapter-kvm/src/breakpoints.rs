@@ -10,7 +10,8 @@
 
 use hypovisor_event::control::{Hook, HookKind};
 use kvm_bindings::{
-    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_guest_debug, kvm_guest_debug_arch,
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_guest_debug,
+    kvm_guest_debug_arch,
 };
 
 /// Breakpoints for entries; the fourth is for results.

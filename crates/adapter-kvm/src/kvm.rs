@@ -89,5 +89,5 @@ pub(crate) fn handles_signal(signal: c_int) -> bool {
 /// Sends a signal to one thread of this process; nothing happens if it is gone.
 pub(crate) fn signal_thread(thread: i32, signal: c_int) {
     // SAFETY: the kernel looks the thread up.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) };
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, signal) };
 }

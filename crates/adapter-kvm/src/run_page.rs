@@ -7,7 +7,8 @@ use std::ptr::NonNull;
 
 use hypovisor_sensor::{Register, Vcpu};
 use kvm_bindings::{
-    KVM_EXIT_DEBUG, KVM_RUN_X86_GUEST_MODE, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_debug_exit_arch, kvm_run,
+    KVM_EXIT_DEBUG, KVM_RUN_X86_GUEST_MODE, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_debug_exit_arch,
+    kvm_run,
 };
 use rustix::mm::{MapFlags, ProtFlags};
 

@@ -23,7 +23,9 @@ impl Slots {
     pub(crate) fn set(&mut self, region: kvm_userspace_memory_region) {
         self.0.retain(|known| known.slot != region.slot);
         let end = region.userspace_addr.checked_add(region.memory_size);
-        if region.memory_size > 0 && end.is_some() && region.guest_phys_addr.checked_add(region.memory_size).is_some()
+        if region.memory_size > 0
+            && end.is_some()
+            && region.guest_phys_addr.checked_add(region.memory_size).is_some()
         {
             self.0.push(region);
         }
@@ -67,10 +69,14 @@ mod tests {
         slots.set(region(0, 0, 0x1000, 0x7000));
         slots.set(region(1, 0x10_0000, 0x10_0000, 0x10_7000));
         slots.set(region(0, 0, 0x2000, 0x6000));
-        slots.set(kvm_userspace_memory_region { flags: KVM_MEM_READONLY, ..region(2, 0xf000, 0x1000, 0x1000) });
+        slots.set(kvm_userspace_memory_region {
+            flags: KVM_MEM_READONLY,
+            ..region(2, 0xf000, 0x1000, 0x1000)
+        });
         let ram = slots.own_ram().unwrap();
         assert_eq!((ram.base, ram.len), (0x6000, 0x20_1000));
-        let seen: Vec<_> = ram.ranges.iter().map(|range| (range.gpa.0, range.len, range.file_offset)).collect();
+        let seen: Vec<_> =
+            ram.ranges.iter().map(|range| (range.gpa.0, range.len, range.file_offset)).collect();
         assert_eq!(seen, [(0x10_0000, 0x10_0000, 0x10_7000), (0, 0x2000, 0x6000)]);
         slots.set(region(1, 0, 0, 0));
         assert_eq!(slots.own_ram().unwrap().ranges.len(), 1);

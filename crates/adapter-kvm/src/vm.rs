@@ -173,7 +173,8 @@ impl Vm {
             return Err("this kernel's KVM does not share registers (KVM_CAP_SYNC_REGS; Linux 4.17)".into());
         }
         let page_bytes = kvm::ioctl_number(system, kvm::GET_VCPU_MMAP_SIZE, 0);
-        let page_bytes = usize::try_from(page_bytes).map_err(|_| "KVM does not tell the size of its pages")?;
+        let page_bytes =
+            usize::try_from(page_bytes).map_err(|_| "KVM does not tell the size of its pages")?;
         let rings = Rings::create(RingGeometry::new(options.vcpus, options.ring_bytes));
         let control = Control::start(ControlOptions {
             socket: options.socket,

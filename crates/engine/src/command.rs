@@ -82,6 +82,14 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// Whether there is no QEMU to run.
+    #[must_use]
+    pub const fn is_qemus_own(&self) -> bool {
+        matches!(self, Self::Empty | Self::Missing { .. } | Self::NotQemu { .. })
+    }
+}
+
 /// A program with arguments and additions to its environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QemuCommand {
@@ -388,12 +396,7 @@ mod tests {
     }
 
     fn additions(ring_bytes: Option<u64>) -> Additions<'static> {
-        Additions {
-            control_socket: "/c".as_ref(),
-            qmp_socket: "/q".as_ref(),
-            ring_bytes,
-            only_hooks: false,
-        }
+        Additions { control_socket: "/c".as_ref(), qmp_socket: "/q".as_ref(), ring_bytes, only_hooks: false }
     }
 
     #[test]
@@ -412,9 +415,8 @@ mod tests {
     #[test]
     fn a_users_own_memory_backend_is_kept() {
         let additions = additions(None);
-        let with = |args: &[&str]| {
-            qemu(args).watched(Accelerator::Tcg, "/p.so".as_ref(), &additions).unwrap().args
-        };
+        let with =
+            |args: &[&str]| qemu(args).watched(Accelerator::Tcg, "/p.so".as_ref(), &additions).unwrap().args;
         assert!(with(&["-m", "1G"]).contains(&"memory-backend=hypovisor-ram".into()));
         let own = with(&["-machine", "q35,memory-backend=mine", "-S"]);
         assert!(!own.iter().any(|arg| arg.to_string_lossy().contains("hypovisor-ram")));

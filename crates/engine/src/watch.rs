@@ -20,6 +20,9 @@ use crate::session::{START_TIMEOUT, Session, SessionError, Step, StepError, unti
 /// How long QEMU may take to end once its sensor is gone, or once it was asked to.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Pause between two looks at a QEMU that runs unwatched.
+const UNWATCHED_STEP: Duration = Duration::from_millis(50);
+
 /// Why a QEMU cannot be watched, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
@@ -46,6 +49,15 @@ pub enum WatchError {
     NoXen,
 }
 
+impl WatchError {
+    /// Whether QEMU would not run without us either.
+    #[must_use]
+    pub const fn is_qemus_own(&self) -> bool {
+        let command = matches!(self, Self::Command(error) if error.is_qemus_own());
+        command || matches!(self, Self::EndedEarly(_))
+    }
+}
+
 /// How to watch.
 #[derive(Clone, Debug, Default)]
 pub struct WatchOptions {
@@ -55,7 +67,12 @@ pub struct WatchOptions {
     pub ring_bytes: Option<u64>,
     /// The hooks do nothing: for measuring their bare cost.
     pub only_hooks: bool,
+    /// Called once if watching fails: QEMU then runs on unwatched. Without it, QEMU is ended.
+    pub let_run: Option<LetRun>,
 }
+
+/// Tells why QEMU runs on unwatched.
+pub type LetRun = fn(why: &dyn std::fmt::Display);
 
 /// What the caller wants after each step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +88,8 @@ pub struct Watch {
     child: Child,
     session: Session,
     runtime: TempDir,
+    let_run: Option<LetRun>,
+    unwatched: bool,
 }
 
 impl Watch {
@@ -97,7 +116,9 @@ impl Watch {
             Ok(mut session) => {
                 session.use_monitor(qmp.clone());
                 match session.listen(&runtime::engine_socket(runtime.path())) {
-                    Ok(()) => Ok(Self { child, session, runtime }),
+                    Ok(()) => {
+                        Ok(Self { child, session, runtime, let_run: options.let_run, unwatched: false })
+                    }
                     Err(error) => Err(end_early(&mut child, WatchError::RuntimeDir(error))),
                 }
             }
@@ -122,10 +143,16 @@ impl Watch {
         runtime::control_socket(self.runtime.path())
     }
 
+    /// Whether watching failed and QEMU ran on.
+    #[must_use]
+    pub const fn was_unwatched(&self) -> bool {
+        self.unwatched
+    }
+
     /// Hands every call to `sink` until QEMU ends; calls `tick` after each step.
     ///
     /// # Errors
-    /// [`WatchError`] or what the sink or `tick` return; QEMU is ended then.
+    /// [`WatchError`] or what the sink or `tick` return; QEMU is ended then, or runs on as [`WatchOptions::let_run`] says.
     pub fn run<S, E>(
         &mut self,
         sink: &mut S,
@@ -133,13 +160,42 @@ impl Watch {
     ) -> Result<ExitStatus, E>
     where
         S: CallSink<Error = E>,
+        E: From<WatchError> + std::fmt::Display,
+    {
+        let error = match self.run_to_end(sink, &mut tick) {
+            Ok(status) => return Ok(status),
+            Err(error) => error,
+        };
+        let Some(tell) = self.let_run.filter(|_| matches!(self.child.try_wait(), Ok(None))) else {
+            kill(&mut self.child);
+            return Err(error);
+        };
+        tell(&error);
+        self.unwatched = true;
+        self.run_unwatched(sink, &mut tick)
+    }
+
+    /// Waits for QEMU's end.
+    fn run_unwatched<S, E>(
+        &mut self,
+        sink: &mut S,
+        tick: &mut impl FnMut(&mut Session, &mut S) -> Result<Wish, E>,
+    ) -> Result<ExitStatus, E>
+    where
         E: From<WatchError>,
     {
-        let outcome = self.run_to_end(sink, &mut tick);
-        if outcome.is_err() {
-            kill(&mut self.child);
+        let mut asked = false;
+        loop {
+            if let Some(status) = self.child.try_wait().map_err(WatchError::Wait)? {
+                return Ok(status);
+            }
+            // What fails now has failed before: only the wish counts.
+            if matches!(tick(&mut self.session, sink), Ok(Wish::End)) && !asked {
+                asked = true;
+                terminate(&self.child);
+            }
+            std::thread::sleep(UNWATCHED_STEP);
         }
-        outcome
     }
 
     fn run_to_end<S, E>(
@@ -172,9 +228,18 @@ impl Watch {
         tick(&mut self.session, sink)?;
         let status = wait(&mut self.child).map_err(|error| E::from(WatchError::Wait(error)))?;
         if self.session.note().profile.is_none() && asked.is_none() {
-            return Err(E::from(WatchError::NoXen));
+            let Some(tell) = self.let_run else { return Err(E::from(WatchError::NoXen)) };
+            tell(&WatchError::NoXen);
+            self.unwatched = true;
         }
         Ok(status)
+    }
+}
+
+impl Drop for Watch {
+    /// Whoever gives the watching up without having seen QEMU's end leaves no QEMU behind.
+    fn drop(&mut self) {
+        kill(&mut self.child);
     }
 }
 

@@ -28,7 +28,7 @@ fn every_message_has_a_seed_and_every_seed_is_read() {
     }
 }
 
-fn messages() -> [(&'static str, Message); 15] {
+fn messages() -> [(&'static str, Message); 16] {
     let hello = Hello {
         protocol: PROTOCOL,
         pid: 42,
@@ -61,6 +61,7 @@ fn messages() -> [(&'static str, Message); 15] {
     };
     [
         ("hello", Message::Hello(hello, b"kept".to_vec())),
+        ("own_ram", Message::OwnRam(ranges.clone())),
         ("ram_layout", Message::RamLayout { backend: 1, ranges }),
         ("need_hooks", Message::NeedHooks { vcpu: 1, cr3: 0x1000, rip }),
         ("hooks", Message::Hooks(hooks.clone(), None)),

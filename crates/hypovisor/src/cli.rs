@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Learn(LearnArgs),
     /// Write down which hypercalls, flags and sizes each domain really uses, to be read, edited and enforced (--policy)
     Policy(PolicyArgs),
+    /// Say what this machine can do, and what to do about what is missing
+    Doctor(DoctorArgs),
     /// Fetch and boot real hypervisors, ready to be watched
     Lab {
         #[command(subcommand)]
@@ -94,9 +96,22 @@ pub(crate) struct WitnessArgs {
     pub(crate) json: bool,
 }
 
-/// The command finds this machine's files at their own places. They can be read; only the lab's cache, what is named with
-/// --writable and what is below /run (in memory) can be written.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 a hypervisor under KVM can be watched here; 1 it cannot.")]
+pub(crate) struct DoctorArgs {
+    /// The QEMU to look at
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub(crate) qemu: PathBuf,
+    /// The findings as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The command finds this machine's files at their own places. They can be read; only the lab's cache, \
+    what is named with --writable and what is below /run (in memory) can be written."
+)]
 pub(crate) struct KvmHostArgs {
     /// A directory that the command may write to; may be repeated
     #[arg(long, value_name = "DIR")]
@@ -107,6 +122,9 @@ pub(crate) struct KvmHostArgs {
     /// Show the console of the emulated Linux on standard error
     #[arg(long)]
     pub(crate) console: bool,
+    /// Every clock inside counts instructions, one a nanosecond: slow, but what is measured does not depend on this machine
+    #[arg(long)]
+    pub(crate) count_instructions: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
@@ -130,6 +148,9 @@ pub(crate) struct RunArgs {
     /// Print calls as JSON lines (docs/events.md); only without --record
     #[arg(long, conflicts_with = "record")]
     pub(crate) json: bool,
+    /// End QEMU if it cannot be watched, rather than let it run on unwatched. Always so under TCG
+    #[arg(long)]
+    pub(crate) require: bool,
     /// Size of the ring of each vCPU, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) ring_mib: u64,
@@ -254,7 +275,7 @@ pub(crate) struct LabRunArgs {
     /// What Xen runs on
     #[arg(long, value_enum, default_value = "tcg")]
     pub(crate) l0: L0Arg,
-    /// Virtual processors of the machine [default: 2; 1 where KVM is emulated, which is slow]
+    /// Virtual processors of the machine [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) vcpus: Option<u32>,
     /// Guests to start: with --script they stay up while it runs, else each boots, works a little and shuts down

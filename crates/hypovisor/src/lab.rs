@@ -10,8 +10,8 @@ use anyhow::{Context as _, anyhow, bail};
 use hypovisor_engine::command::QemuCommand;
 use hypovisor_engine::watch::{Watch, WatchOptions};
 use hypovisor_lab::{
-    Accelerator, DomuKind, Lab, Machine, Notice, Observer, Outcome, Prepared, QemuVersion, Session as LabSession, Work,
-    XenVersion, spawn_unmonitored,
+    Accelerator, DomuKind, Lab, Machine, Notice, Observer, Outcome, Prepared, QemuVersion,
+    Session as LabSession, Work, XenVersion, spawn_unmonitored,
 };
 
 use crate::cli::{DomuArg, FetchArgs, GuestsArgs, L0Arg, LabRunArgs, QemuArg, XenArg};
@@ -148,7 +148,7 @@ fn monitored(
         QemuCommand { program: lab_command.program, args: lab_command.args, env: lab_command.env };
     add_gdb(args, &mut command.args);
     let options =
-        WatchOptions { symbols: symbols(args, prepared), ring_bytes: None, only_hooks: args.only_hooks };
+        WatchOptions { symbols: symbols(args, prepared), only_hooks: args.only_hooks, ..Default::default() };
     let shared = Shared::default();
     std::thread::scope(|scope| {
         let engine = scope.spawn(|| watch(args, detecting, &command, &options, &shared));

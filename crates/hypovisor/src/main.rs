@@ -6,6 +6,7 @@
 mod attach;
 mod cli;
 mod detect;
+mod doctor;
 mod eval;
 mod inject;
 mod lab;
@@ -57,6 +58,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Eval(args) => eval::eval(&args),
         Command::Resume(args) => remote::resume(&args),
         Command::Reload(args) => remote::reload(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Status(args) => remote::status(&args),
         Command::Lab { command: LabCommand::Fetch(args) } => lab::fetch(&args),
         Command::Lab { command: LabCommand::Run(args) } => lab::run(&args),

@@ -1,12 +1,13 @@
 //! `hypovisor run`: a QEMU command line of the user's own.
 
+use std::io::Write as _;
 use std::process::ExitStatus;
 
 use anyhow::{Context as _, bail};
-use hypovisor_engine::command::{CommandError, QemuCommand};
+use hypovisor_engine::command::{Accelerator, CommandError, QemuCommand};
 use hypovisor_engine::recording::Manifest;
 use hypovisor_engine::session::Session;
-use hypovisor_engine::watch::{Watch, WatchError, WatchOptions, Wish};
+use hypovisor_engine::watch::{LetRun, Watch, WatchError, WatchOptions, Wish};
 
 use crate::FINDINGS;
 use crate::cli::RunArgs;
@@ -26,8 +27,16 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<u8> {
         symbols: args.symbols.clone(),
         ring_bytes: Some(args.ring_mib << 20),
         only_hooks: false,
+        let_run: may_run_unwatched(args, &command).then_some(tell_unwatched as LetRun),
     };
-    let mut watch = Watch::start(&command, &options)?;
+    let mut watch = match Watch::start(&command, &options) {
+        Ok(watch) => watch,
+        Err(error) if options.let_run.is_some() && !error.is_qemus_own() => {
+            tell_unwatched(&error);
+            return run_unwatched(&command, &stop);
+        }
+        Err(error) => return Err(error.into()),
+    };
     detecting.arm(watch.session())?;
     let output = match &args.record {
         Some(dir) => Output::record(dir, manifest(&command, &mut watch), false)?,
@@ -41,7 +50,34 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<u8> {
     if !status.success() && !stop.is_set() {
         bail!("QEMU ended with {status}");
     }
-    Ok(if lost > 0 { FINDINGS } else { 0 })
+    Ok(if lost > 0 || watch.was_unwatched() { FINDINGS } else { 0 })
+}
+
+/// Under KVM there are machines that people depend on.
+fn may_run_unwatched(args: &RunArgs, command: &QemuCommand) -> bool {
+    !args.require && command.accelerator().is_ok_and(|accelerator| accelerator == Accelerator::Kvm)
+}
+
+fn tell_unwatched(why: &dyn std::fmt::Display) {
+    let _ =
+        writeln!(std::io::stderr(), "hypovisor: {why}; the VM runs on unwatched (--require would end it)");
+}
+
+/// QEMU as the user wrote it.
+fn run_unwatched(command: &QemuCommand, stop: &StopRequest) -> anyhow::Result<u8> {
+    let mut child = command.to_command().spawn().context("cannot start QEMU")?;
+    let mut asked = false;
+    loop {
+        if let Some(status) = child.try_wait().context("lost sight of the QEMU process")? {
+            return if status.success() || asked { Ok(FINDINGS) } else { bail!("QEMU ended with {status}") };
+        }
+        if stop.is_set() && !asked {
+            asked = true;
+            let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+            let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }
 
 /// Watches until QEMU ends. `tick` is asked after each step whether to end it now.

@@ -20,13 +20,18 @@ const OPTIONS: &str = "console=ttyS0 loglevel=5 panic=1 mitigations=off lab.host
 pub struct KvmHost {
     /// Directories that can be written to.
     pub writable: Vec<PathBuf>,
+    /// Have every clock in it count instructions, one a nanosecond: slow, but what is measured with it does not depend on
+    /// the machine underneath.
+    pub counts_instructions: bool,
 }
 
 impl KvmHost {
     /// A script that runs a program of the machine underneath in its own files, with these variables set.
     pub fn script(directory: &Path, variables: &[(&str, OsString)], command: &[OsString]) -> Vec<u8> {
         let mut script = b"#!/bin/sh\n".to_vec();
-        script.extend(format!("exec chroot {ROOT} /bin/sh -c 'cd \"$1\" && shift && exec env \"$@\"' sh").bytes());
+        script.extend(
+            format!("exec chroot {ROOT} /bin/sh -c 'cd \"$1\" && shift && exec env \"$@\"' sh").bytes(),
+        );
         let assignments = variables.iter().map(|(name, value)| {
             let mut word = OsString::from(format!("{name}="));
             word.push(value);
@@ -46,6 +51,9 @@ impl KvmHost {
         qemu.args([OsString::from("-kernel"), dir.join(KERNEL_LINK).into()]);
         qemu.args([OsString::from("-initrd"), dir.join(INITRD_LINK).into()]);
         qemu.args(["-append".to_owned(), joined(&[OPTIONS], options)]);
+        if self.counts_instructions {
+            qemu.args(["-icount", "shift=0,sleep=off"]);
+        }
         share(qemu, "root", Path::new("/"), true);
         for (index, path) in self.writable.iter().enumerate() {
             share(qemu, &tag(index), path, false);
@@ -99,7 +107,8 @@ mod tests {
     #[test]
     fn a_shell_passes_every_word_on_as_it_is() {
         let words = ["it's", "$HOME", "a  b", "\\", ""];
-        let command: Vec<OsString> = [["printf", "%s|"].as_slice(), &words].concat().iter().map(Into::into).collect();
+        let command: Vec<OsString> =
+            [["printf", "%s|"].as_slice(), &words].concat().iter().map(Into::into).collect();
         let script = KvmHost::script(Path::new("/"), &[("X", "1 2".into())], &command);
         // Without the chroot, which needs rights.
         let plain = String::from_utf8(script).unwrap().replace("chroot /host ", "");

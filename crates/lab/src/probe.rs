@@ -20,19 +20,46 @@ const RESET_VECTOR: usize = FIRMWARE_BYTES - 16;
 
 /// 16-bit code at the firmware's start, reached from the reset vector.
 const PROGRAM: [u8; 40] = [
-    0x66, 0xb8, 0x01, 0x00, 0x00, 0x80, // mov eax, 0x80000001
-    0x0f, 0xa2, // cpuid
-    0x66, 0x89, 0xce, // mov esi, ecx
-    0x66, 0xc1, 0xee, 0x02, // shr esi, 2: bit 2 is SVM (AMD APM vol. 3, appendix E)
-    0x83, 0xe6, 0x01, // and si, 1
-    0x66, 0xb8, 0x01, 0x00, 0x00, 0x00, // mov eax, 1
-    0x0f, 0xa2, // cpuid
-    0xc1, 0xe9, 0x04, // shr cx, 4: bit 5 is VMX (Intel SDM vol. 2A, CPUID)
-    0x83, 0xe1, 0x02, // and cx, 2
-    0x09, 0xf1, // or cx, si
-    0x89, 0xc8, // mov ax, cx
-    0x0c, ALIVE as u8, // or al, ALIVE
-    0xe6, EXIT_PORT, // out EXIT_PORT, al
+    0x66,
+    0xb8,
+    0x01,
+    0x00,
+    0x00,
+    0x80, // mov eax, 0x80000001
+    0x0f,
+    0xa2, // cpuid
+    0x66,
+    0x89,
+    0xce, // mov esi, ecx
+    0x66,
+    0xc1,
+    0xee,
+    0x02, // shr esi, 2: bit 2 is SVM (AMD APM vol. 3, appendix E)
+    0x83,
+    0xe6,
+    0x01, // and si, 1
+    0x66,
+    0xb8,
+    0x01,
+    0x00,
+    0x00,
+    0x00, // mov eax, 1
+    0x0f,
+    0xa2, // cpuid
+    0xc1,
+    0xe9,
+    0x04, // shr cx, 4: bit 5 is VMX (Intel SDM vol. 2A, CPUID)
+    0x83,
+    0xe1,
+    0x02, // and cx, 2
+    0x09,
+    0xf1, // or cx, si
+    0x89,
+    0xc8, // mov ax, cx
+    0x0c,
+    ALIVE as u8, // or al, ALIVE
+    0xe6,
+    EXIT_PORT, // out EXIT_PORT, al
 ];
 
 /// What came of it.
@@ -80,7 +107,9 @@ pub fn probe_kvm(mut qemu: Command) -> std::io::Result<KvmProbe> {
         std::io::Read::read_to_string(&mut stderr, &mut said)?;
     }
     let last = said.lines().rfind(|line| !line.trim().is_empty());
-    Ok(KvmProbe::Fails(last.map_or_else(|| format!("QEMU ended with {status}"), |line| line.trim().to_owned())))
+    Ok(KvmProbe::Fails(
+        last.map_or_else(|| format!("QEMU ended with {status}"), |line| line.trim().to_owned()),
+    ))
 }
 
 fn image() -> Vec<u8> {

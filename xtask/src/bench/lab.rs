@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
+use super::COUNTED_ROUNDS;
 use super::gdb::Breakpoint;
+use crate::l0::L0;
 
 /// How a machine is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,16 +58,25 @@ const GDB_STOPS: usize = 200;
 pub(crate) struct Bench {
     hypovisor: PathBuf,
     dir: PathBuf,
+    l0: L0,
     scratch: tempfile::TempDir,
 }
 
 impl Bench {
-    pub(crate) fn new(hypovisor: &Path, dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(hypovisor: &Path, dir: &Path, l0: L0) -> anyhow::Result<Self> {
         let scratch = tempfile::tempdir()?;
         let files = scratch.path().join("files");
         let mut guests = Command::new(hypovisor);
         crate::build::run(guests.args(["lab", "guests"]).arg(files).stdout(Stdio::null()))?;
-        Ok(Self { hypovisor: hypovisor.to_owned(), dir: dir.to_owned(), scratch })
+        Ok(Self { hypovisor: hypovisor.to_owned(), dir: dir.to_owned(), l0, scratch })
+    }
+
+    /// How often a thing is measured that is measured `usually` so often.
+    pub(crate) const fn rounds(&self, usually: usize) -> usize {
+        match self.l0 {
+            L0::Tcg => usually,
+            L0::Kvm => COUNTED_ROUNDS,
+        }
     }
 
     /// A lab run with this script; the recording, if one is made, replaces the last.
@@ -73,10 +84,11 @@ impl Bench {
         let path = self.scratch.path().join("script");
         std::fs::write(&path, script)?;
         let mut run = Command::new(&self.hypovisor);
-        run.args(["lab", "run", "--timeout", "180", "--files"])
-            .arg(self.scratch.path().join("files"))
-            .arg("--script")
-            .arg(path);
+        match self.l0 {
+            L0::Tcg => run.args(["lab", "run", "--timeout", "180"]),
+            L0::Kvm => run.args(["lab", "run", "--timeout", "3600", "--l0", "kvm"]),
+        };
+        run.arg("--files").arg(self.scratch.path().join("files")).arg("--script").arg(path);
         match way {
             Way::Unmonitored => run.arg("--unmonitored"),
             Way::EmptyHook => run.arg("--only-hooks"),
@@ -104,7 +116,11 @@ impl Bench {
 
     /// Ticks of a null hypercall.
     pub(crate) fn null_ticks(&self, way: Way) -> anyhow::Result<NullTicks> {
-        let output = self.lab_run(way, NULL_SCRIPT)?.arg("--parallel").output()?;
+        let mut run = self.lab_run(way, NULL_SCRIPT)?;
+        if self.l0 == L0::Tcg {
+            run.arg("--parallel");
+        }
+        let output = run.output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let figure = |name: &str| said.split(name).nth(1)?.split_whitespace().next()?.parse().ok();
         let ticks = figure("median_ticks=").zip(figure("min_ticks="));

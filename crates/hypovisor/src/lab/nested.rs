@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use hypovisor_lab::{
-    EMULATED_VARIABLE, KvmHost, KvmProbe, Lab, Machine, Outcome, Prepared, QemuVersion, Session as LabSession, Work, XenVersion,
-    spawn_unmonitored,
+    EMULATED_VARIABLE, KvmHost, KvmProbe, Lab, Machine, Outcome, Prepared, QemuVersion,
+    Session as LabSession, Work, XenVersion, spawn_unmonitored,
 };
 
 use super::{Shared, Terminal, progress};
@@ -37,47 +37,38 @@ pub(super) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
     }
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let command: Vec<OsString> = [own.into()].into_iter().chain(std::env::args_os().skip(1)).collect();
-    let outcome = run_inside(&command, &writable, args.console, Duration::from_secs(args.timeout))?;
-    exit_code(&outcome)
+    let timeout = args.timeout;
+    let console = args.console;
+    host(&KvmHostArgs { writable, timeout, console, count_instructions: false, command })
 }
 
-/// `lab kvm-host`: any command inside the emulated Linux.
+/// `lab kvm-host`: any command inside the emulated Linux; its output is passed on.
 pub(crate) fn host(args: &KvmHostArgs) -> anyhow::Result<u8> {
-    let timeout = Duration::from_secs(args.timeout);
-    exit_code(&run_inside(&args.command, &args.writable, args.console, timeout)?)
-}
-
-fn exit_code(outcome: &Outcome) -> anyhow::Result<u8> {
-    u8::try_from(outcome.exit_code).map_err(|_| anyhow!("the command inside ended with {}", outcome.exit_code))
-}
-
-/// Runs a command in the emulated Linux; its output is passed on.
-fn run_inside(
-    command: &[OsString],
-    writable: &[PathBuf],
-    console: bool,
-    timeout: Duration,
-) -> anyhow::Result<Outcome> {
     let lab = Lab::open()?;
     let prepared = lab.prepare(XenVersion::V4_20, QemuVersion::V10_0, &mut progress::Bars::new())?;
-    let absolute = |path: &PathBuf| {
-        path.canonicalize().with_context(|| format!("cannot use {}", path.display()))
-    };
-    let mut writable: Vec<PathBuf> = writable.iter().map(absolute).collect::<anyhow::Result<_>>()?;
+    let absolute =
+        |path: &PathBuf| path.canonicalize().with_context(|| format!("cannot use {}", path.display()));
+    let mut writable: Vec<PathBuf> = args.writable.iter().map(absolute).collect::<anyhow::Result<_>>()?;
     writable.push(lab.dir().to_owned());
-    let machine =
-        Machine { kvm_host: Some(KvmHost { writable }), vcpus: 1, memory_mib: MEMORY_MIB, ..Machine::default() };
+    let kvm_host = Some(KvmHost { writable, counts_instructions: args.count_instructions });
+    let machine = Machine { kvm_host, vcpus: 1, memory_mib: MEMORY_MIB, ..Machine::default() };
     let script = tempfile::NamedTempFile::new().context("cannot write a script")?;
     let here = std::env::current_dir().context("cannot tell where we are")?;
-    std::fs::write(script.path(), KvmHost::script(&here, &variables(&lab), command))
+    std::fs::write(script.path(), KvmHost::script(&here, &variables(&lab), &args.command))
         .context("cannot write a script")?;
     let work = Work { script: Some(script.path().to_owned()), ..Work::default() };
-    let mut session = LabSession::new(&prepared, &machine, &work)?;
+    let outcome = follow(&mut LabSession::new(&prepared, &machine, &work)?, args)?;
+    u8::try_from(outcome.exit_code)
+        .map_err(|_| anyhow!("the command inside ended with {}", outcome.exit_code))
+}
+
+fn follow(session: &mut LabSession, args: &KvmHostArgs) -> anyhow::Result<Outcome> {
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let stop = StopRequest::install()?;
     let shared = Shared::default();
     let mut qemu = spawn_unmonitored(session.command())?;
-    let mut terminal = Terminal { console, shared: &shared, stop: &stop, over: &|| false };
-    Ok(qemu.drive(&mut session, &mut terminal, Instant::now() + timeout)?)
+    let mut terminal = Terminal { console: args.console, shared: &shared, stop: &stop, over: &|| false };
+    Ok(qemu.drive(session, &mut terminal, deadline)?)
 }
 
 /// What the command inside has to know: where the lab is, and that files of its own belong into memory.

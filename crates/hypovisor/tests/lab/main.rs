@@ -11,5 +11,6 @@ mod engine_killed;
 mod guests;
 mod injection;
 mod learned;
+mod preload;
 mod support;
 mod wrong_input;

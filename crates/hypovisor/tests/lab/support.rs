@@ -8,7 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hypovisor_engine::remote::{Engine, InjectionRequest};
-use hypovisor_lab::{Accelerator, Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion, guests};
+use hypovisor_lab::{
+    Accelerator, Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion, guests,
+};
 
 /// Names what the tests' machines run on: `tcg` unless set, or `kvm`. `cargo xtask test --l0 kvm` sets it.
 const L0_VARIABLE: &str = "HYPOVISOR_TEST_L0";
@@ -21,7 +23,10 @@ pub(crate) fn is_kvm() -> bool {
 /// `hypovisor lab run` on what the tests run on.
 pub(crate) fn lab_run() -> Command {
     let mut command = hypovisor();
-    command.args(["lab", "run", "--l0", if is_kvm() { "kvm" } else { "tcg" }]);
+    // Emulated KVM is slow.
+    let arguments =
+        if is_kvm() { ["--l0", "kvm", "--timeout", "3000"] } else { ["--l0", "tcg", "--timeout", "600"] };
+    command.args(["lab", "run"]).args(arguments);
     command
 }
 
@@ -182,6 +187,11 @@ pub(crate) fn hypovisor() -> Command {
     // The plugins stand where cargo puts libraries, one directory above test programs.
     command.env("HYPOVISOR_PLUGIN_DIR", plugin_dir());
     command
+}
+
+/// An adapter's library.
+pub(crate) fn library(name: &str) -> PathBuf {
+    plugin_dir().join(name)
 }
 
 fn plugin_dir() -> PathBuf {

@@ -1,0 +1,78 @@
+//! What lab machines run on, and the chores that take place in the emulated KVM host.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use crate::bench::Measurement;
+use crate::build::{self, Profile};
+
+/// What lab machines run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum L0 {
+    /// QEMU's translator
+    Tcg,
+    /// Linux KVM, in a Linux that QEMU emulates
+    Kvm,
+}
+
+/// The lab tests that are run under KVM, by the beginnings of their names: what depends on the adapter. The others are
+/// about the engine, or boot a Linux that QEMU's emulation of SVM does not carry through.
+const TESTS: [&str; 4] = [
+    "completeness::xen_4_20_under_qemu_10_0",
+    "blocking::",
+    "injection::a_guest_is_as_before",
+    "engine_killed::",
+];
+
+/// Lab tests under KVM.
+pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
+    let hypovisor = build::hypovisor(Profile::Dev)?;
+    let tests = lab_tests()?;
+    let names: Vec<&str> = filter.map_or_else(|| TESTS.to_vec(), |filter| vec![filter]);
+    let mut inside = kvm_host(&hypovisor, &[]);
+    inside.args(["env", "HYPOVISOR_TEST_L0=kvm"]).arg(tests).args(["--test-threads", "1"]).args(names);
+    build::run(&mut inside)
+}
+
+/// Builds the lab tests; gives their program.
+fn lab_tests() -> anyhow::Result<PathBuf> {
+    let mut build = build::cargo();
+    build.args(["test", "--locked", "--package", "hypovisor", "--test", "lab", "--no-run"]);
+    let output = build.args(["--message-format", "json"]).output().context("cannot run cargo")?;
+    std::io::stderr().write_all(&output.stderr)?;
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+    let programs = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        (message["target"]["name"] == "lab").then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    programs.fold(None, |_, program| Some(program)).context("cargo built no lab tests")
+}
+
+/// The benchmark, where every clock counts instructions.
+pub(crate) fn bench(only: &[Measurement]) -> anyhow::Result<()> {
+    let hypovisor = build::hypovisor(Profile::Release)?;
+    let dir = build::target().join("bench");
+    std::fs::create_dir_all(&dir)?;
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let mut inside =
+        kvm_host(&hypovisor, &["--count-instructions".as_ref(), "--writable".as_ref(), dir.as_os_str()]);
+    inside.arg("env").arg(format!("CARGO_TARGET_DIR={}", build::target().display()));
+    inside.arg(own).args(["bench", "--l0", "kvm", "--inside"]);
+    for measurement in only {
+        let value = measurement.to_possible_value().context("a measurement without a name")?;
+        inside.arg(value.get_name());
+    }
+    build::run(&mut inside)
+}
+
+/// The command that runs what is appended in the emulated KVM host.
+fn kvm_host(hypovisor: &Path, options: &[&OsStr]) -> Command {
+    let mut command = Command::new(hypovisor);
+    command.args(["lab", "kvm-host", "--timeout", "7200"]).args(options).arg("--");
+    command
+}
