@@ -116,7 +116,7 @@ impl KvmVcpu {
     #[cold]
     fn arm(&self, vm: &Vm) {
         let mut state = self.state();
-        match vm.hooks() {
+        match vm.hooks().filter(|_| !vm.is_dead()) {
             Some(hooks) => {
                 state.breakpoints.place(hooks);
                 if !self.set_breakpoints(&state) {

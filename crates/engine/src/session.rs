@@ -40,6 +40,8 @@ const STEP: Duration = Duration::from_millis(1);
 const LONGEST_STEP: Duration = Duration::from_millis(8);
 /// A pause is so many times as long as the look before it, within these bounds: the engine takes a tenth of one CPU then.
 const PAUSE_PER_LOOK: u32 = 9;
+/// A look that hands on more records than this was worth its time, and the next one follows soon.
+const FEW_RECORDS: u64 = 64;
 
 /// What a step found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +223,8 @@ impl Session {
             return Ok(Step::Ended);
         }
         if !round.more {
-            std::thread::sleep((start.elapsed() * PAUSE_PER_LOOK).clamp(STEP, LONGEST_STEP));
+            let longest = if round.records > FEW_RECORDS { STEP } else { LONGEST_STEP };
+            std::thread::sleep((start.elapsed() * PAUSE_PER_LOOK).clamp(STEP, longest));
         }
         Ok(Step::Running { records: round.records })
     }

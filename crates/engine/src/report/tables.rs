@@ -70,11 +70,14 @@ fn write_failure(out: &mut String, failure: &FailureSummary, palette: &Palette) 
 pub(super) fn write_details(out: &mut String, manifest: &Manifest) {
     out.push_str("<details><summary>About this recording</summary>\n<table>\n");
     let command = manifest.qemu_command.join(" ");
-    let plugin = manifest.plugin_api.to_string();
+    let adapter = match manifest.plugin_api {
+        0 => "KVM".to_owned(),
+        level => format!("TCG (QEMU plugin API {level})"),
+    };
     let vcpus = manifest.vcpus.to_string();
     let rows = [
         ("Description of Xen", manifest.profile_source.as_str()),
-        ("QEMU plugin API", &plugin),
+        ("Accelerator", &adapter),
         ("CPUs of Xen", &vcpus),
         ("QEMU command line", &command),
     ];
