@@ -4,8 +4,10 @@
 //! in `docs/performance.md`.
 
 mod gdb;
+mod kvm;
 mod lab;
 mod rules;
+mod trace;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -35,18 +37,15 @@ pub(crate) enum Measurement {
 /// Rounds of each way.
 const NULL_ROUNDS: usize = 3;
 const BOOT_ROUNDS: usize = 3;
-/// Rounds where instructions are counted: they hardly differ.
-const COUNTED_ROUNDS: usize = 1;
 /// Calls through the engine.
 const ENGINE_CALLS: u64 = 10_000_000;
 
-pub(crate) fn bench(only: &[Measurement], l0: L0, inside: bool) -> anyhow::Result<()> {
-    let usual = |what| l0 == L0::Tcg || matches!(what, Measurement::Null | Measurement::Boot);
-    let wanted = |what| only.contains(&what) || only.is_empty() && usual(what);
+/// Measures on machines that QEMU translates.
+pub(crate) fn tcg(only: &[Measurement]) -> anyhow::Result<()> {
     let dir = build::target().join("bench");
-    let hypovisor = if inside { build::program(Profile::Release) } else { prepare(&dir)? };
-    let bench = Bench::new(&hypovisor, &dir, l0)?;
-    let results = dir.join(if l0 == L0::Kvm { "results-kvm.json" } else { "results.json" });
+    let bench = Bench::new(&prepare(&dir)?, &dir, L0::Tcg)?;
+    let results = dir.join("results.json");
+    let wanted = |what| only.is_empty() || only.contains(&what);
     let mut all = read_results(&results);
     if wanted(Measurement::Null) {
         all["null_hypercall"] = null_hypercall(&bench)?;
@@ -60,14 +59,25 @@ pub(crate) fn bench(only: &[Measurement], l0: L0, inside: bool) -> anyhow::Resul
     if wanted(Measurement::Engine) {
         all["engine"] = engine(&bench)?;
     }
-    std::fs::write(&results, serde_json::to_string_pretty(&all)? + "\n")
-        .with_context(|| format!("cannot write {}", results.display()))?;
-    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
+    report(&results, &all)
+}
+
+/// Measures under KVM: to be run in the emulated KVM host, where everything is built and fetched already.
+pub(crate) fn inside_kvm_host() -> anyhow::Result<()> {
+    let dir = build::target().join("bench");
+    let bench = Bench::new(&build::program(Profile::Release), &dir, L0::Kvm)?;
+    report(&dir.join("results-kvm.json"), &kvm::measure(&bench)?)
+}
+
+fn report(path: &Path, all: &Value) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(all)? + "\n";
+    std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    write!(std::io::stdout(), "{text}")?;
     Ok(())
 }
 
 /// Builds what is measured, and fetches what it is measured with; gives the program.
-fn prepare(dir: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn prepare(dir: &Path) -> anyhow::Result<PathBuf> {
     let hypovisor = build::hypovisor(Profile::Release)?;
     build::run(Command::new(&hypovisor).args(["lab", "fetch"]))?;
     std::fs::create_dir_all(dir)?;
@@ -83,7 +93,7 @@ fn read_results(path: &Path) -> Value {
 /// Ticks of a null hypercall in three ways, measured in turn: the medians of all rounds' medians and of their leasts.
 fn in_turn(bench: &Bench, ways: [Way; 3]) -> anyhow::Result<([u64; 3], [u64; 3])> {
     let mut measured: [Vec<NullTicks>; 3] = Default::default();
-    for _ in 0..bench.rounds(NULL_ROUNDS) {
+    for _ in 0..NULL_ROUNDS {
         for (way, measured) in ways.into_iter().zip(&mut measured) {
             measured.push(bench.null_ticks(way)?);
         }
@@ -136,7 +146,7 @@ fn null_hypercall(bench: &Bench) -> anyhow::Result<Value> {
 
 fn boot(bench: &Bench) -> anyhow::Result<Value> {
     let (mut unmonitored, mut hypovisor) = (Vec::new(), Vec::new());
-    for _ in 0..bench.rounds(BOOT_ROUNDS) {
+    for _ in 0..BOOT_ROUNDS {
         unmonitored.push(bench.boot_ms(Way::Unmonitored)?);
         hypovisor.push(bench.boot_ms(Way::Hypovisor)?);
     }

@@ -1,13 +1,12 @@
 //! Lab machines for the benchmark, watched in different ways.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use super::COUNTED_ROUNDS;
 use super::gdb::Breakpoint;
 use crate::l0::L0;
 
@@ -38,6 +37,25 @@ pub(crate) struct NullTicks {
     pub(crate) least: u64,
 }
 
+impl NullTicks {
+    fn told(said: &str) -> anyhow::Result<Self> {
+        let figure = |name: &str| said.split(name).nth(1)?.split_whitespace().next()?.parse().ok();
+        let ticks = figure("median_ticks=").zip(figure("min_ticks="));
+        let (median, least) = ticks.with_context(|| format!("the guest did not measure: {said}"))?;
+        Ok(Self { median, least })
+    }
+}
+
+/// A boot and the null hypercall, in instructions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KvmRun {
+    pub(crate) boot: u64,
+    pub(crate) null: NullTicks,
+}
+
+/// How much the guest `null` does, and how much less under emulated KVM, where each call takes long and all take the same.
+const NULL_USUALLY: &str = "rounds=200 calls=1000 warmup=20000";
+const NULL_UNDER_KVM: &str = "rounds=40 calls=500 warmup=1000";
 /// Runs the guest `null` and prints what it said.
 const NULL_SCRIPT: &str = "set -e
 xl create /lab/files/null-pv.cfg >&2
@@ -67,16 +85,13 @@ impl Bench {
         let scratch = tempfile::tempdir()?;
         let files = scratch.path().join("files");
         let mut guests = Command::new(hypovisor);
-        crate::build::run(guests.args(["lab", "guests"]).arg(files).stdout(Stdio::null()))?;
-        Ok(Self { hypovisor: hypovisor.to_owned(), dir: dir.to_owned(), l0, scratch })
-    }
-
-    /// How often a thing is measured that is measured `usually` so often.
-    pub(crate) const fn rounds(&self, usually: usize) -> usize {
-        match self.l0 {
-            L0::Tcg => usually,
-            L0::Kvm => COUNTED_ROUNDS,
+        crate::build::run(guests.args(["lab", "guests"]).arg(&files).stdout(Stdio::null()))?;
+        if l0 == L0::Kvm {
+            let config = files.join("null-pv.cfg");
+            let text = std::fs::read_to_string(&config)?;
+            std::fs::write(&config, text.replace(NULL_USUALLY, NULL_UNDER_KVM))?;
         }
+        Ok(Self { hypovisor: hypovisor.to_owned(), dir: dir.to_owned(), l0, scratch })
     }
 
     /// A lab run with this script; the recording, if one is made, replaces the last.
@@ -116,24 +131,38 @@ impl Bench {
 
     /// Ticks of a null hypercall.
     pub(crate) fn null_ticks(&self, way: Way) -> anyhow::Result<NullTicks> {
-        let mut run = self.lab_run(way, NULL_SCRIPT)?;
-        if self.l0 == L0::Tcg {
-            run.arg("--parallel");
-        }
-        let output = run.output()?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let figure = |name: &str| said.split(name).nth(1)?.split_whitespace().next()?.parse().ok();
-        let ticks = figure("median_ticks=").zip(figure("min_ticks="));
-        let (median, least) = ticks.with_context(|| format!("the guest did not measure: {said}"))?;
-        writeln!(std::io::stderr(), "null hypercall, {way:?}: median {median} ticks, least {least}")?;
-        Ok(NullTicks { median, least })
+        let output = self.lab_run(way, NULL_SCRIPT)?.arg("--parallel").output()?;
+        let ticks = NullTicks::told(&String::from_utf8_lossy(&output.stdout))?;
+        writeln!(std::io::stderr(), "null hypercall, {way:?}: {ticks:?}")?;
+        Ok(ticks)
+    }
+
+    /// A boot and the null hypercall in one run, where clocks count instructions.
+    pub(crate) fn kvm_run(&self, way: Way) -> anyhow::Result<KvmRun> {
+        let start = Instant::now();
+        let mut run = self.lab_run(way, &format!("echo up\n{NULL_SCRIPT}"))?.spawn()?;
+        let mut lines = output_of(&mut run)?;
+        wait_for(&mut lines, "up")?;
+        let boot = start.elapsed().as_nanos() as u64;
+        writeln!(std::io::stderr(), "boot, {way:?}: {boot} instructions")?;
+        let said: Vec<String> = lines.collect::<Result<_, _>>()?;
+        run.wait()?;
+        let null = NullTicks::told(&said.join("\n"))?;
+        writeln!(std::io::stderr(), "null hypercall, {way:?}: {null:?}")?;
+        Ok(KvmRun { boot, null })
+    }
+
+    /// Boots and records; gives how many calls were recorded.
+    pub(crate) fn recorded_calls(&self) -> anyhow::Result<u64> {
+        self.boot_ms(Way::Hypovisor)?;
+        self.manifest()?["events"].as_u64().context("no number of calls in the recording")
     }
 
     /// Milliseconds from starting `lab run` to the first word from dom0's shell.
     pub(crate) fn boot_ms(&self, way: Way) -> anyhow::Result<u64> {
         let start = Instant::now();
         let mut run = self.lab_run(way, "echo up\n")?.spawn()?;
-        wait_for(&mut run, "up")?;
+        wait_for(&mut output_of(&mut run)?, "up")?;
         let elapsed = start.elapsed().as_millis() as u64;
         run.wait()?;
         writeln!(std::io::stderr(), "boot, {way:?}: {elapsed} ms")?;
@@ -155,7 +184,7 @@ impl Bench {
         let mut run = self.lab_run(Way::Unmonitored, GDB_SCRIPT)?;
         run.arg("--gdb").arg(format!("unix:{},server=on,wait=off", socket.display()));
         let mut run = run.spawn()?;
-        wait_for(&mut run, "ready")?;
+        wait_for(&mut output_of(&mut run)?, "ready")?;
         let measured =
             Breakpoint::at(&socket, &self.symbols()?).and_then(|stops| stops.median_ticks(GDB_STOPS));
         // The machine has done its part whatever came out.
@@ -167,16 +196,24 @@ impl Bench {
     }
 
     fn symbols(&self) -> anyhow::Result<PathBuf> {
-        let manifest = std::fs::read(self.boot_recording()?.join("recording.json"))?;
-        let manifest: serde_json::Value = serde_json::from_slice(&manifest)?;
+        self.boot_recording()?;
+        let manifest = self.manifest()?;
         Ok(manifest["profile_source"].as_str().context("no symbol file in the recording")?.into())
+    }
+
+    fn manifest(&self) -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::from_slice(&std::fs::read(self.recording().join("recording.json"))?)?)
     }
 }
 
-/// Reads the child's output until a line says this.
-fn wait_for(child: &mut Child, word: &str) -> anyhow::Result<()> {
-    let stdout = child.stdout.take().context("no output to read")?;
-    for line in BufReader::new(stdout).lines() {
+/// The lines that a child prints.
+fn output_of(child: &mut Child) -> anyhow::Result<Lines<BufReader<ChildStdout>>> {
+    Ok(BufReader::new(child.stdout.take().context("no output to read")?).lines())
+}
+
+/// Reads until a line says this.
+fn wait_for(lines: &mut Lines<BufReader<ChildStdout>>, word: &str) -> anyhow::Result<()> {
+    for line in lines {
         if line?.trim() == word {
             return Ok(());
         }

@@ -1,0 +1,74 @@
+//! What watching costs under KVM, in instructions: the machine that all this runs in is emulated and every clock in it counts
+//! them, so nothing else that runs on the machine underneath changes a figure.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::lab::{Bench, KvmRun, Way};
+use super::trace::KvmTrace;
+
+/// Hook hits of a call: at its entry and at its return.
+const EVENTS_PER_CALL: u64 = 2;
+
+/// One boot each way, a stop with the debugger, and a boot whose exits and system calls the kernel counts.
+pub(super) fn measure(bench: &Bench) -> anyhow::Result<Value> {
+    let [unmonitored, bare, hypovisor] = Way::ALL;
+    let unmonitored = bench.kvm_run(unmonitored)?;
+    let bare = bench.kvm_run(bare)?;
+    let hypovisor = bench.kvm_run(hypovisor)?;
+    let gdb = bench.gdb_ticks()?;
+    Ok(json!({
+        "unit": "instructions of L0 and all above it",
+        "null_hypercall": null_hypercall([&unmonitored, &bare, &hypovisor], gdb),
+        "boot": boot([&unmonitored, &bare, &hypovisor]),
+        "per_event": counted(bench)?,
+    }))
+}
+
+fn null_hypercall(runs: [&KvmRun; 3], gdb: u64) -> Value {
+    let [unmonitored, bare, hypovisor] = runs.map(|run| run.null.median);
+    // What an event adds, and what a stop takes: a stop is one event, and the guest does little in between.
+    let added = |ticks: u64| ticks.saturating_sub(unmonitored) / EVENTS_PER_CALL;
+    let event = [added(bare), added(hypovisor)];
+    json!({
+        "unmonitored": unmonitored,
+        "bare_loop": bare,
+        "hypovisor": hypovisor,
+        "event_bare_loop": event[0],
+        "event_hypovisor": event[1],
+        "event_gdb": gdb,
+        "event_to_bare_loop": event[1] as f64 / event[0] as f64,
+        "gdb_to_event": gdb as f64 / event[1] as f64,
+    })
+}
+
+fn boot(runs: [&KvmRun; 3]) -> Value {
+    let [unmonitored, bare, hypovisor] = runs.map(|run| run.boot);
+    json!({
+        "unmonitored": unmonitored,
+        "bare_loop": bare,
+        "hypovisor": hypovisor,
+        "bare_loop_ratio": bare as f64 / unmonitored as f64,
+        "ratio": hypovisor as f64 / unmonitored as f64,
+    })
+}
+
+/// Exits and system calls of a recorded boot, as the kernel's own trace events count them.
+fn counted(bench: &Bench) -> anyhow::Result<Value> {
+    let trace = KvmTrace::start()?;
+    let calls = bench.recorded_calls()?;
+    let counts = trace.stop()?;
+    let events = calls * EVENTS_PER_CALL;
+    anyhow::ensure!(events > 0, "nothing was recorded");
+    let per_event = |count: u64| count as f64 / events as f64;
+    let result = json!({
+        "calls": calls,
+        "exits": per_event(counts.debug_exits),
+        "system_calls": per_event(counts.debug_exits + counts.set_guest_debug),
+        "moved_breakpoints": per_event(counts.set_guest_debug),
+    });
+    writeln!(std::io::stderr(), "per event: {result}").context("cannot write to standard error")?;
+    Ok(result)
+}
