@@ -23,6 +23,8 @@ pub(crate) const SET_USER_MEMORY_REGION: c_ulong = 0x4020_ae46;
 pub(crate) const SET_USER_MEMORY_REGION2: c_ulong = 0x40a0_ae49;
 /// vCPU: lets it run.
 pub(crate) const RUN: c_ulong = 0xae80;
+/// vCPU: sets its general registers.
+pub(crate) const SET_REGS: c_ulong = 0x4090_ae82;
 /// vCPU: breakpoints and single steps.
 pub(crate) const SET_GUEST_DEBUG: c_ulong = 0x4048_ae9b;
 

@@ -2,7 +2,7 @@
 
 use core::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hypovisor_event::control::{Hook, HookKind};
 use hypovisor_machine::Gva;
@@ -48,6 +48,7 @@ pub(crate) struct KvmVcpu {
 struct State {
     page: RunPage,
     sensor: VcpuSensor,
+    hooks: Arc<Hooks>,
     breakpoints: Breakpoints,
     returns: ReturnAddresses,
     /// Where the outer call returns to, while an inner one has the breakpoint.
@@ -64,6 +65,7 @@ impl KvmVcpu {
         let state = State {
             page,
             sensor,
+            hooks: Arc::default(),
             breakpoints: Breakpoints::new(),
             returns: ReturnAddresses::default(),
             outer: None,
@@ -118,7 +120,8 @@ impl KvmVcpu {
         let mut state = self.state();
         match vm.hooks().filter(|_| !vm.is_dead()) {
             Some(hooks) => {
-                state.breakpoints.place(hooks);
+                state.breakpoints.place(&hooks);
+                state.hooks = hooks;
                 if !self.set_breakpoints(&state) {
                     state.breakpoints.clear();
                     vm.give_up("KVM refuses hardware breakpoints (KVM_SET_GUEST_DEBUG)");
@@ -127,6 +130,21 @@ impl KvmVcpu {
             None => state.page.exchange_registers(false),
         }
         self.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// The machine begins anew, without hooks. Called on the vCPU's own thread, as all of QEMU's settings are.
+    pub(crate) fn l1_was_reset(&self, vm: &Vm) {
+        let mut state = self.state();
+        state.sensor.l1_was_reset();
+        state.outer = None;
+        state.frame = 0;
+        if self.armed.swap(false, Ordering::SeqCst) && state.breakpoints.any() {
+            state.breakpoints.clear();
+            if !self.set_breakpoints(&state) {
+                vm.give_up("KVM refuses to take hardware breakpoints back (KVM_SET_GUEST_DEBUG)");
+            }
+        }
+        state.page.exchange_registers(!vm.is_dead());
     }
 
     fn set_breakpoints(&self, state: &State) -> bool {
@@ -175,18 +193,18 @@ impl KvmVcpu {
     }
 
     fn hit(&self, vm: &Vm, state: &mut State, kind: HookKind) {
-        let (Some(ram), Some(hooks)) = (vm.ram(), vm.hooks()) else { return };
+        let Some(ram) = vm.ram() else { return };
         match kind {
             HookKind::PvEntry | HookKind::HvmEntry => {
                 state.notice_frame();
                 let exit = if kind == HookKind::PvEntry { HookKind::PvExit } else { HookKind::HvmExit };
-                state.outer = self.expect_return(vm, state, ram, hooks, exit);
+                state.outer = self.expect_return(vm, state, ram, exit);
                 if state.outer.is_none() {
                     return;
                 }
             }
             HookKind::InnerEntry => {
-                if self.expect_return(vm, state, ram, hooks, HookKind::InnerExit).is_none() {
+                if self.expect_return(vm, state, ram, HookKind::InnerExit).is_none() {
                     return;
                 }
             }
@@ -204,16 +222,10 @@ impl KvmVcpu {
 
     /// Sets the breakpoint where the call that has just been entered returns to. Without it the call is left alone: what
     /// is changed at its entry is put right at its exit.
-    fn expect_return(
-        &self,
-        vm: &Vm,
-        state: &mut State,
-        ram: &Ram,
-        hooks: &Hooks,
-        kind: HookKind,
-    ) -> Option<Hook> {
+    fn expect_return(&self, vm: &Vm, state: &mut State, ram: &Ram, kind: HookKind) -> Option<Hook> {
         let (cr3, rsp) = (state.page.register(Register::Cr3), state.page.register(Register::Rsp));
-        let Some(hook) = state.returns.find(ram, cr3, rsp, |word| hooks.returns_to(kind, word)) else {
+        let State { returns, hooks, .. } = &mut *state;
+        let Some(hook) = returns.find(ram, cr3, rsp, |word| hooks.returns_to(kind, word)) else {
             vm.note_unknown_return();
             return None;
         };

@@ -7,14 +7,14 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::{Gva, RamLayout, RamRange};
 use hypovisor_mapping::{Mapping, Ram};
-use hypovisor_sensor::{Control, ControlOptions, VcpuSensor};
-use kvm_bindings::{KVM_CAP_SYNC_REGS, kvm_guest_debug, kvm_userspace_memory_region};
+use hypovisor_sensor::{Answer, Control, ControlOptions, VcpuSensor};
+use kvm_bindings::{KVM_CAP_SYNC_REGS, kvm_guest_debug, kvm_regs, kvm_userspace_memory_region};
 
 use crate::breakpoints::Hooks;
 use crate::kvm;
@@ -28,6 +28,9 @@ const ARM_TIMEOUT: Duration = Duration::from_secs(2);
 /// The signal that QEMU itself ends KVM_RUN with (`SIG_IPI`, include/system/cpus.h).
 const KICK: c_int = libc::SIGUSR1;
 
+/// Where a processor begins after a reset (AMD APM vol. 2, §14.1.3), in its code segment.
+const RESET_RIP: u64 = 0xfff0;
+
 /// The virtual machine.
 pub(crate) struct Vm {
     /// Its descriptor.
@@ -39,12 +42,23 @@ pub(crate) struct Vm {
     slots: Mutex<Slots>,
     /// In the order in which QEMU made them.
     vcpus: Mutex<Vec<&'static KvmVcpu>>,
-    /// What to hook, once that was asked; `None`: nothing.
-    hooks: OnceLock<Option<Hooks>>,
+    asked: Mutex<Asked>,
     watching: AtomicBool,
     /// Something went wrong: leave L1 alone from now on.
     dead: AtomicBool,
     unknown_return: AtomicBool,
+}
+
+/// What to hook.
+#[derive(Clone, Debug, Default)]
+enum Asked {
+    /// L1's kernel has not run yet.
+    #[default]
+    NotYet,
+    /// Nobody answered, or with a refusal.
+    Nothing,
+    /// This.
+    Hooks(Arc<Hooks>),
 }
 
 static VM: OnceLock<Vm> = OnceLock::new();
@@ -75,6 +89,13 @@ pub(crate) unsafe fn on_ioctl(fd: c_int, request: c_ulong, argument: *mut c_void
         match request {
             kvm::CREATE_VM => guarded(|| begin(fd, result)),
             kvm::CREATE_VCPU => guarded(|| on_vcpu(fd, result)),
+            kvm::SET_REGS if !argument.is_null() => {
+                // SAFETY: the request's argument is this structure.
+                let registers = unsafe { *argument.cast::<kvm_regs>() };
+                if registers.rip == RESET_RIP {
+                    guarded(|| on_reset(fd));
+                }
+            }
             kvm::SET_USER_MEMORY_REGION | kvm::SET_USER_MEMORY_REGION2 if !argument.is_null() => {
                 // SAFETY: the request's argument is this structure, or begins with it.
                 let region = unsafe { *argument.cast::<kvm_userspace_memory_region>() };
@@ -121,6 +142,17 @@ fn on_memory(fd: c_int, region: kvm_userspace_memory_region) {
     }
 }
 
+/// QEMU has set a vCPU back to its first instruction, as it does with each when it resets the machine.
+#[cold]
+fn on_reset(fd: c_int) {
+    if let Some(vm) = VM.get()
+        && let Some(vcpu) = vm.find(fd)
+    {
+        vcpu.l1_was_reset(vm);
+        vm.forget_hooks();
+    }
+}
+
 /// `None`: nothing that concerns us.
 fn on_set_guest_debug(fd: c_int, wish: &kvm_guest_debug) -> Option<c_int> {
     let vcpu = VM.get()?.find(fd)?;
@@ -161,6 +193,16 @@ fn current(fd: c_int) -> Option<&'static KvmVcpu> {
     Some(vcpu)
 }
 
+fn tell(asked: &Asked) {
+    match asked {
+        Asked::Hooks(hooks) if hooks.left_out > 0 => {
+            log(&format!("{} kinds of calls have no breakpoint left and pass unseen", hooks.left_out));
+        }
+        Asked::Nothing => log("no answer from an engine, or no RAM; L1 runs unmonitored"),
+        Asked::Hooks(_) | Asked::NotYet => {}
+    }
+}
+
 /// What may lead to L1's RAM: this process's own memory, for reading.
 fn own_memory() -> Vec<OwnedFd> {
     std::fs::File::open("/proc/self/mem").map(OwnedFd::from).into_iter().collect()
@@ -192,7 +234,7 @@ impl Vm {
             only_hooks: options.only_hooks,
             slots: Mutex::default(),
             vcpus: Mutex::default(),
-            hooks: OnceLock::new(),
+            asked: Mutex::default(),
             watching: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             unknown_return: AtomicBool::new(false),
@@ -233,8 +275,27 @@ impl Vm {
     }
 
     /// What to hook, once known.
-    pub(crate) fn hooks(&self) -> Option<&Hooks> {
-        self.hooks.get()?.as_ref()
+    pub(crate) fn hooks(&self) -> Option<Arc<Hooks>> {
+        match &*self.asked() {
+            Asked::Hooks(hooks) => Some(Arc::clone(hooks)),
+            Asked::NotYet | Asked::Nothing => None,
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        // As above.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// L1 begins anew: what to hook is asked again when its kernel runs. All vCPUs stand still meanwhile.
+    fn forget_hooks(&self) {
+        let mut asked = self.asked();
+        if matches!(*asked, Asked::Hooks(_)) {
+            *asked = Asked::NotYet;
+            self.watching.store(false, Ordering::SeqCst);
+            self.control.l1_was_reset();
+            log("L1 was reset; it is watched again as soon as its hypervisor runs");
+        }
     }
 
     /// Whether it has been settled what to hook.
@@ -272,17 +333,17 @@ impl Vm {
     /// that none of them gets past the hooks unseen.
     #[cold]
     pub(crate) fn ask(&self, vcpu: u32, cr3: u64, rip: Gva) {
-        self.hooks.get_or_init(|| {
-            let hooks = self.find_ram().and_then(|()| self.control.ask_hooks(u64::from(vcpu), cr3, rip));
-            let Some(hooks) = hooks.map(|hooks| Hooks::new(&hooks)) else {
-                log("no answer from an engine, or no RAM; L1 runs unmonitored");
-                return None;
+        let mut asked = self.asked();
+        if matches!(*asked, Asked::NotYet) {
+            let answer = self.find_ram().map(|()| self.control.ask_hooks(u64::from(vcpu), cr3, rip));
+            *asked = match answer {
+                Some(Answer::Hooks(hooks)) => Asked::Hooks(Arc::new(Hooks::new(&hooks))),
+                Some(Answer::AskAgain) => return,
+                Some(Answer::None) | None => Asked::Nothing,
             };
-            if hooks.left_out > 0 {
-                log(&format!("{} kinds of calls have no breakpoint left and pass unseen", hooks.left_out));
-            }
-            Some(hooks)
-        });
+            tell(&asked);
+        }
+        drop(asked);
         self.watching.store(true, Ordering::SeqCst);
         self.arm_others();
     }

@@ -13,7 +13,9 @@ use hypovisor_event::control::{Hook, HookKind};
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::Gva;
 use hypovisor_mapping::{Access, Mapping, MappingError};
-use hypovisor_sensor::{CR_READ_INTERCEPTS, Control, ControlOptions, Register, Vcpu as _, VcpuSensor};
+use hypovisor_sensor::{
+    Answer, CR_READ_INTERCEPTS, Control, ControlOptions, Register, Vcpu as _, VcpuSensor,
+};
 
 use crate::stacks::Stacks;
 use crate::sys::{self, Block, Info, RegisterBuffer, RegisterHandle};
@@ -23,6 +25,8 @@ use crate::vcpu::{REGISTER_NAMES, REGISTERS, ReadRegister, Registers, TcgVcpu};
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 /// A translated block spans at most two pages.
 const BLOCK_BYTES: u64 = 2 * 4096;
+/// The privilege level of all but L1's kernel.
+const USER: u64 = 3;
 /// `userdata` of the probe callback; hook kinds start at 1.
 const PROBE: usize = 0;
 /// Ring size unless the command line says otherwise, in bytes.
@@ -321,9 +325,16 @@ impl Plugin {
         let cr3 = registers.read_register(Register::Cr3);
         let rip = registers.read_register(Register::Rip);
         let (Some(cr3), Some(rip)) = (cr3, rip) else { return };
-        let hooks = self.control.ask_hooks(index as u64, cr3, Gva(rip));
+        if registers.privilege_level() == Some(USER) {
+            // In a machine that was restored, the kernel of a PV guest may be the first to run.
+            return;
+        }
+        let answer = self.control.ask_hooks(index as u64, cr3, Gva(rip));
+        if answer == Answer::AskAgain {
+            return;
+        }
         self.probing.store(false, Ordering::Release);
-        let Some(hooks) = hooks else {
+        let Answer::Hooks(hooks) = answer else {
             return sys::log("no answer from an engine; L1 runs unmonitored");
         };
         let addresses = || hooks.iter().map(|hook| hook.gva.0);

@@ -7,17 +7,27 @@ use crate::sys::{RegisterBuffer, RegisterHandle};
 /// Reads a register by handle; differs between API levels.
 pub(crate) type ReadRegister = fn(RegisterHandle, &mut RegisterBuffer) -> Option<u64>;
 
-/// How many registers a sensor reads.
-pub(crate) const REGISTERS: usize = 5;
+/// How many registers are read.
+pub(crate) const REGISTERS: usize = 6;
 
-/// QEMU's names of the registers a sensor reads, in the order of [`Registers::handles`].
-pub(crate) const REGISTER_NAMES: [&core::ffi::CStr; REGISTERS] = [c"rdi", c"rax", c"cr3", c"rip", c"rsp"];
+/// QEMU's names of the registers that are read, in the order of [`Registers::handles`].
+pub(crate) const REGISTER_NAMES: [&core::ffi::CStr; REGISTERS] =
+    [c"rdi", c"rax", c"cr3", c"rip", c"rsp", c"cs"];
+/// Where the code segment's selector stands among them.
+const CS: usize = 5;
 
 /// The registers of one vCPU.
 pub(crate) struct Registers {
     pub(crate) handles: [Option<RegisterHandle>; REGISTERS],
     pub(crate) buffer: RegisterBuffer,
     pub(crate) read: ReadRegister,
+}
+
+impl Registers {
+    /// The level that the vCPU runs at, 0 to 3.
+    pub(crate) fn privilege_level(&mut self) -> Option<u64> {
+        (self.read)(self.handles[CS]?, &mut self.buffer).map(|selector| selector & 3)
+    }
 }
 
 impl Vcpu for Registers {

@@ -1,7 +1,7 @@
 //! One engine's session with one sensor: from connecting to the last record.
 //!
 //! A single thread does everything, in steps of about a millisecond: answer the sensor, empty the rings. The
-//! sensor asks twice at most: for hooks, when L1 runs its first code in the kernel half, and for the layout of
+//! sensor asks for hooks, when L1 runs its first code in the kernel half (again after a reset), and once for the layout of
 //! L1's structures, at the first hypercall.
 
 use std::collections::BTreeMap;
@@ -64,6 +64,10 @@ pub struct Session {
     symbols: Option<PathBuf>,
     note: Note,
     note_cut: bool,
+    /// How often no Xen was found yet.
+    looks_for_xen: u32,
+    /// Domains that were there when L1 was reset.
+    ended_by_reset: Vec<u16>,
     remote: Option<Remote>,
     /// QEMU's monitor, to stop L1 with.
     monitor: Option<PathBuf>,
@@ -108,6 +112,8 @@ impl Session {
             symbols: None,
             note: Note::from_bytes(&note),
             note_cut: false,
+            looks_for_xen: 0,
+            ended_by_reset: Vec::new(),
             remote: None,
             monitor: None,
             paused: None,
@@ -208,7 +214,8 @@ impl Session {
         let domains = &mut self.note.domains;
         let mut learning = Learning::new(domains, &mut self.remote, clock, sink);
         let round = self.drain.round(clock, &mut learning).map_err(StepError::Sink)?;
-        let (paused, ended) = (learning.paused, learning.ended);
+        let (paused, mut ended) = (learning.paused, learning.ended);
+        ended.append(&mut self.ended_by_reset);
         self.tell_kinds();
         self.tell_ended(&ended);
         for domain in ended {

@@ -10,7 +10,7 @@
 //!     ├── RamLayout ──────────────────────────────────────────────────▶│  TCG
 //!     │ ◀────────────── OwnRam ────────────────────────────────────────┤  KVM
 //!     │ ◀────────────── NeedHooks { vcpu, cr3, rip } ──────────────────┤  first code in the kernel half
-//!     ├── Hooks ──────────────────────────────────────────────────────▶│  or Refuse
+//!     ├── Hooks ──────────────────────────────────────────────────────▶│  or AskAgain, or Refuse
 //!     │ ◀────────────── NeedLayout { vcpu, cr3, frame } ───────────────┤  first hypercall, if still unknown
 //!     ├── Layout ─────────────────────────────────────────────────────▶│  or Refuse
 //!     ├── Note (any time: kept for the next engine, returned in Hello) ▶│
@@ -34,7 +34,7 @@ use crate::injection::Injection;
 mod wire;
 
 /// Version of records, rings and messages together; sensor and engine must have the same.
-pub const PROTOCOL: u64 = 4;
+pub const PROTOCOL: u64 = 5;
 /// The most bytes one message has.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The most bytes of a [`Message::Note`], so that it fits behind the words of the [`Message::Hello`] that returns it.
@@ -178,6 +178,8 @@ pub enum Message {
     },
     /// Engine: the layout.
     Layout(FrameLayout),
+    /// Engine: there is no hypervisor where that vCPU stands; ask again when L1's kernel runs next.
+    AskAgain,
     /// Engine: leave L1 alone.
     Refuse,
     /// Engine: keep this for the engine that comes after me.

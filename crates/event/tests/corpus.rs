@@ -28,7 +28,7 @@ fn every_message_has_a_seed_and_every_seed_is_read() {
     }
 }
 
-fn messages() -> [(&'static str, Message); 16] {
+fn messages() -> [(&'static str, Message); 17] {
     let hello = Hello {
         protocol: PROTOCOL,
         pid: 42,
@@ -68,6 +68,7 @@ fn messages() -> [(&'static str, Message); 16] {
         ("hooks_and_layout", Message::Hooks(hooks, Some(layout))),
         ("need_layout", Message::NeedLayout { vcpu: 0, cr3: 0x1000, frame: Gva(7) }),
         ("layout", Message::Layout(layout)),
+        ("ask_again", Message::AskAgain),
         ("refuse", Message::Refuse),
         ("note", Message::Note(b"odd".to_vec())),
         ("rules", Message::Rules { enforce: true, bytes: 4096 }),

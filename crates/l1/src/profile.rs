@@ -106,6 +106,14 @@ impl Profile {
         }
     }
 
+    /// Whether the other is of the same Xen, which may have been started at another time.
+    #[must_use]
+    pub fn is_same_xen(&self, other: &Self) -> bool {
+        let identity =
+            |profile: &Self| (profile.build_id.clone(), profile.version.clone(), profile.image_base);
+        identity(self) == identity(other) && self.hooks == other.hooks
+    }
+
     fn from_symbol_file(
         image: &Image,
         path: &str,

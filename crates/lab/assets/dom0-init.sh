@@ -3,7 +3,7 @@
 # kernel's command line there is no Xen below: this is then a KVM host with the files of the machine underneath.
 #
 # Talks to the host over three virtio-serial ports, found by their names:
-#   lab.control   lines; to the host: stage TEXT, ready, domain ID NAME, gone ID, exit CODE, failed TEXT;
+#   lab.control   lines; to the host: here, stage TEXT, ready, domain ID NAME, gone ID, exit CODE, failed TEXT;
 #                 from the host: hello (it listens), stop (power off now)
 #   lab.stdout    the work's standard output, byte for byte
 #   lab.stderr    its standard error
@@ -57,6 +57,8 @@ open_control() {
     modprobe -q virtio_console
     control=$(find_port lab.control) && stdout=$(find_port lab.stdout) && stderr=$(find_port lab.stderr) || poweroff -f
     exec 7<>"$control"
+    # A machine that was reset is greeted again only if it asks.
+    tell here
     line=
     until [ "$line" = hello ]; do
         read -r line <&7 || usleep 20000

@@ -42,16 +42,16 @@ impl Channel {
         matches!(self.state, State::Closed)
     }
 
-    /// Takes QEMU's connection if it has come. Returns whether it has just now.
-    pub(crate) fn accept(&mut self) -> io::Result<bool> {
-        let State::Waiting(listener) = &self.state else { return Ok(false) };
+    /// Takes QEMU's connection if it has come.
+    pub(crate) fn accept(&mut self) -> io::Result<()> {
+        let State::Waiting(listener) = &self.state else { return Ok(()) };
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(true)?;
                 self.state = State::Open(stream);
-                Ok(true)
+                Ok(())
             }
-            Err(error) if is_transient(&error) => Ok(false),
+            Err(error) if is_transient(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -91,9 +91,11 @@ mod tests {
         let path = dir.path().join("socket");
         let mut channel = Channel::listen(&path).unwrap();
         let mut buffer = [0; 16];
-        assert!(!channel.accept().unwrap());
+        channel.accept().unwrap();
+        assert!(!channel.is_open());
         let mut peer = UnixStream::connect(&path).unwrap();
-        assert!(channel.accept().unwrap());
+        channel.accept().unwrap();
+        assert!(channel.is_open());
         assert_eq!(channel.read(&mut buffer), 0);
         peer.write_all(b"text").unwrap();
         assert_eq!(channel.read(&mut buffer), 4);

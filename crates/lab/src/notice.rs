@@ -7,6 +7,8 @@ pub struct LabDomainId(pub u16);
 /// Something that dom0 wants known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
+    /// dom0 has begun, and waits to be greeted.
+    Here,
     /// Booting has come so far.
     Stage(String),
     /// The toolstack is up; the work begins.
@@ -35,6 +37,7 @@ impl Notice {
         let (word, rest) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
         match word {
             "stage" => Some(Self::Stage(rest.to_owned())),
+            "here" => Some(Self::Here),
             "ready" => Some(Self::Ready),
             "domain" => {
                 let (id, name) = rest.split_once(' ')?;

@@ -20,7 +20,7 @@ use crate::stamp::Stamp;
 use crate::tree::Tree;
 
 /// Raised when this code builds something else from the same parts.
-const RECIPE: u32 = 6;
+const RECIPE: u32 = 7;
 
 /// Room that dom0 has for files of its own. The image is sparse, and what dom0 writes is thrown away.
 const SPARE_BYTES: u64 = 2 << 30;

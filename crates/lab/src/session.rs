@@ -3,7 +3,7 @@
 //! ```text
 //!     Session::new     makes the work's disks, listens on the channels' sockets
 //!     command()        the caller starts QEMU, which connects to them
-//!     drive()          greets dom0 (`hello`), passes on what comes, until QEMU has closed every channel
+//!     drive()          greets dom0 (`hello`) when it is there, passes on what comes, until QEMU has closed every channel
 //!     drop             removes the directory; dom0, its host gone, powers itself off if it still runs
 //! ```
 
@@ -207,9 +207,7 @@ impl Session {
         self.wait()?;
         let mut buffer = [0; 16 * 1024];
         for index in 0..self.channels.len() {
-            if self.channels[index].accept()? && index == CONTROL {
-                self.channels[index].send(b"hello\n");
-            }
+            self.channels[index].accept()?;
             let length = self.channels[index].read(&mut buffer);
             if length > 0 {
                 self.pass_on(index, &buffer[..length], observer);
@@ -252,6 +250,7 @@ impl Session {
 
     fn note(&mut self, notice: &Notice, observer: &mut dyn Observer) {
         match notice {
+            Notice::Here => self.channels[CONTROL].send(b"hello\n"),
             Notice::Ready => self.ready_after = Some(self.started.elapsed()),
             Notice::Exit(code) => self.exit_code = Some(*code),
             Notice::Failed(reason) => self.failure = Some(reason.clone()),

@@ -64,6 +64,17 @@ pub struct ControlOptions {
     pub on_armed: fn(),
 }
 
+/// What to hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// This.
+    Hooks(Vec<Hook>),
+    /// That vCPU does not run L1's hypervisor yet.
+    AskAgain,
+    /// Nothing: leave L1 alone.
+    None,
+}
+
 /// Shared by all vCPUs of a QEMU process, for its whole life.
 pub struct Control {
     options: ControlOptions,
@@ -85,6 +96,7 @@ struct Conversation {
     engine: Option<OwnedFd>,
     hooks: Option<Vec<Hook>>,
     refused: bool,
+    ask_again: bool,
     note: Vec<u8>,
     /// What an engine has to be told before it is asked anything, if the adapter itself found L1's RAM.
     own_ram: Option<Vec<RamRange>>,
@@ -166,15 +178,26 @@ impl Control {
     }
 
     /// A vCPU of L1 is about to run its first code in the kernel half: asks the engine what to hook and waits for
-    /// the answer. `None`: leave L1 alone.
+    /// the answer.
     #[must_use]
-    pub fn ask_hooks(&self, vcpu: u64, cr3: u64, rip: Gva) -> Option<Vec<Hook>> {
+    pub fn ask_hooks(&self, vcpu: u64, cr3: u64, rip: Gva) -> Answer {
         let question = Message::NeedHooks { vcpu, cr3, rip };
-        let hooks = self.ask(&question, |conversation| conversation.hooks.clone());
-        if hooks.is_none() {
+        let answer = self.ask(&question, |conversation| match &conversation.hooks {
+            Some(hooks) => Some(Answer::Hooks(hooks.clone())),
+            None => std::mem::take(&mut conversation.ask_again).then_some(Answer::AskAgain),
+        });
+        if answer.is_none() {
             self.idle.store(true, Ordering::Relaxed);
         }
-        hooks
+        answer.unwrap_or(Answer::None)
+    }
+
+    /// L1 begins anew: what to hook is to be asked again, if there is somebody to ask. Else the old answer stays.
+    pub fn l1_was_reset(&self) {
+        let mut conversation = self.lock();
+        if conversation.engine.is_some() {
+            conversation.hooks = None;
+        }
     }
 
     /// A vCPU stands at the first hypercall and the layout is unknown: asks the engine and waits for the answer.
@@ -188,7 +211,7 @@ impl Control {
         self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask<T>(&self, question: &Message, answer: impl Fn(&Conversation) -> Option<T>) -> Option<T> {
+    fn ask<T>(&self, question: &Message, answer: impl Fn(&mut Conversation) -> Option<T>) -> Option<T> {
         if self.unanswered.load(Ordering::Relaxed) > 0 {
             return None;
         }
@@ -196,7 +219,7 @@ impl Control {
         let mut conversation = self.lock();
         let mut asked = None;
         loop {
-            if let Some(answer) = answer(&conversation) {
+            if let Some(answer) = answer(&mut conversation) {
                 return Some(answer);
             }
             let engine = conversation.engine.as_ref();
@@ -281,6 +304,7 @@ impl Control {
             Message::Layout(layout) => {
                 let _ = self.layout.set(layout);
             }
+            Message::AskAgain => self.lock().ask_again = true,
             Message::Refuse => self.lock().refused = true,
             Message::Note(note) => self.lock().note = note,
             Message::Inject(injection) => {

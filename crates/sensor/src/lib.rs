@@ -31,7 +31,7 @@ mod verdicts;
 mod vmcb;
 mod who;
 
-pub use control::{Control, ControlOptions, StartError};
+pub use control::{Answer, Control, ControlOptions, StartError};
 pub use machine::{Register, Vcpu};
 pub use vcpu::VcpuSensor;
 pub use vmcb::{CR_READ_INTERCEPTS, Vmcb};

@@ -167,6 +167,15 @@ impl VcpuSensor {
         self.frame_at = None;
     }
 
+    /// L1 begins anew: calls under way do not return, and nothing stands where it stood.
+    pub fn l1_was_reset(&mut self) {
+        self.outer = None;
+        self.inner = None;
+        self.who = WhoCache::default();
+        self.vmcb = None;
+        self.forget_frame();
+    }
+
     fn enter(&mut self, ram: &Ram, kind: HookKind, vcpu: &mut impl Vcpu) {
         let time_ticks = vcpu.now_ticks();
         let Some((frame, layout)) = self.frame(ram, vcpu) else { return };

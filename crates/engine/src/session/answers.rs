@@ -9,6 +9,10 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{Session, SessionError};
 
+/// How often the sensor is let ask again. In a machine that was restored, a guest of Xen may run first, or Xen outside its
+/// image; where something else than Xen boots, this many looks find that out.
+const MAX_LOOKS_FOR_XEN: u32 = 100;
+
 impl Session {
     /// Answers all that has been asked.
     pub(super) fn answer(&mut self) -> Result<(), SessionError> {
@@ -31,8 +35,12 @@ impl Session {
     }
 
     fn answer_hooks(&mut self, cr3: u64, rip: Gva) -> Result<(), SessionError> {
-        let profile = match self.profile(cr3, rip) {
+        let profile = match self.profile(cr3, rip).and_then(|profile| self.after_reset(profile)) {
             Ok(profile) => profile,
+            Err(error) if error.is_no_xen() && self.looks_for_xen < MAX_LOOKS_FOR_XEN => {
+                self.looks_for_xen += 1;
+                return Ok(control::send(&self.socket, &Message::AskAgain, &[])?);
+            }
             Err(error) => {
                 control::send(&self.socket, &Message::Refuse, &[])?;
                 return Err(error);
@@ -42,6 +50,17 @@ impl Session {
         control::send(&self.socket, &Message::Hooks(hooks(&profile), None), &[])?;
         self.note.profile = Some(profile);
         self.leave_note()
+    }
+
+    /// What is known of L1 if it was known before it was reset: the sensor goes on with what it has learned of it.
+    fn after_reset(&mut self, profile: Profile) -> Result<Profile, SessionError> {
+        let Some(known) = &self.note.profile else { return Ok(profile) };
+        if !known.is_same_xen(&profile) {
+            let version = |profile: &Profile| profile.version.clone().unwrap_or_else(|| "unknown".to_owned());
+            return Err(SessionError::AnotherXen { before: version(known), now: version(&profile) });
+        }
+        self.ended_by_reset.extend(self.note.domains.iter().map(|domain| domain.id));
+        Ok(known.clone())
     }
 
     fn profile(&self, cr3: u64, rip: Gva) -> Result<Profile, SessionError> {

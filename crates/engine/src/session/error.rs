@@ -70,9 +70,24 @@ pub enum SessionError {
     /// L1 is to be stopped or let go, and nobody said where QEMU's monitor is.
     #[error("L1 cannot be stopped or let go without QEMU's monitor")]
     NoMonitor,
+    /// L1 was reset and has started something else.
+    #[error("after a reset another Xen has started ({now}, not {before}): run hypovisor anew to watch it")]
+    AnotherXen {
+        /// The version watched so far.
+        before: String,
+        /// The version that has started.
+        now: String,
+    },
     /// Where the inner calls of a multicall stand is not known.
     #[error("cannot make out where this Xen keeps the inner calls of a multicall")]
     Multicall,
+}
+
+impl SessionError {
+    /// Whether no Xen was found where L1 was looked at.
+    pub(super) const fn is_no_xen(&self) -> bool {
+        matches!(self, Self::Image(_) | Self::Profile(ProfileError::NotXen { .. }))
+    }
 }
 
 /// Why a step failed: the session, or the sink that calls go to.

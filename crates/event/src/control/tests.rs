@@ -39,6 +39,7 @@ fn every_message_survives_the_trip() {
         Message::Hooks(vec![hook, hook], None),
         Message::NeedLayout { vcpu: 0, cr3: 0x1000, frame: Gva(7) },
         Message::Layout(layout()),
+        Message::AskAgain,
         Message::Refuse,
         Message::Note(b"odd".to_vec()),
         Message::Rules { enforce: true, bytes: 4096 },

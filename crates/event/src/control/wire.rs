@@ -24,6 +24,7 @@ pub(super) mod kind {
     pub(in super::super) const DOMAIN_KIND: u64 = 13;
     pub(in super::super) const DOMAIN_ENDED: u64 = 14;
     pub(in super::super) const OWN_RAM: u64 = 15;
+    pub(in super::super) const ASK_AGAIN: u64 = 16;
 }
 
 impl Message {
@@ -47,6 +48,7 @@ impl Message {
                 words([kind::HOOKS].into_iter().chain(layout).chain(hooks).collect())
             }
             Self::Layout(layout) => words([kind::LAYOUT].into_iter().chain(layout.words()).collect()),
+            Self::AskAgain => words(vec![kind::ASK_AGAIN]),
             Self::Refuse => words(vec![kind::REFUSE]),
             Self::Note(note) => [words(vec![kind::NOTE]), note.clone()].concat(),
             Self::Rules { enforce, bytes } => words(vec![kind::RULES, u64::from(*enforce), *bytes]),
@@ -87,6 +89,7 @@ impl Message {
                 sane.then_some(Self::Hooks(hooks, layout.map_or(Some(None), |known| known.map(Some))?))?
             }
             kind::LAYOUT => Self::Layout(FrameLayout::from_words(words.get(1..)?)?),
+            kind::ASK_AGAIN => Self::AskAgain,
             kind::REFUSE => Self::Refuse,
             kind::NOTE => Self::Note(bytes.get(8..).filter(|note| note.len() <= MAX_NOTE_BYTES)?.to_vec()),
             kind::RULES => Self::Rules { enforce: word(1)? == 1, bytes: word(2)? },
