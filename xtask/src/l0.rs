@@ -22,11 +22,13 @@ pub(crate) enum L0 {
 
 /// The lab tests that are run under KVM, by the beginnings of their names: what depends on the adapter. The others are
 /// about the engine, or boot a Linux that QEMU's emulation of SVM does not carry through.
-const TESTS: [&str; 4] = [
+const TESTS: [&str; 6] = [
     "completeness::xen_4_20_under_qemu_10_0",
     "blocking::",
     "injection::a_guest_is_as_before",
     "engine_killed::",
+    "in_place::",
+    "resets::",
 ];
 
 /// Lab tests under KVM.
@@ -35,7 +37,11 @@ pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
     let tests = lab_tests()?;
     let names: Vec<&str> = filter.map_or_else(|| TESTS.to_vec(), |filter| vec![filter]);
     let mut inside = kvm_host(&hypovisor, &[]);
-    inside.args(["env", "HYPOVISOR_TEST_L0=kvm"]).arg(tests).args(["--test-threads", "1"]).args(names);
+    inside
+        .args(["env", "HYPOVISOR_TEST_L0=kvm"])
+        .arg(tests)
+        .args(["--test-threads", "1", "--include-ignored"])
+        .args(names);
     build::run(&mut inside)
 }
 
@@ -55,18 +61,14 @@ fn lab_tests() -> anyhow::Result<PathBuf> {
 
 /// The benchmark, where every clock counts instructions.
 pub(crate) fn bench(only: &[Measurement]) -> anyhow::Result<()> {
-    let hypovisor = build::hypovisor(Profile::Release)?;
+    anyhow::ensure!(only.is_empty(), "under KVM everything is measured in one go: name no measurement");
     let dir = build::target().join("bench");
-    std::fs::create_dir_all(&dir)?;
+    let hypovisor = crate::bench::prepare(&dir)?;
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let mut inside =
         kvm_host(&hypovisor, &["--count-instructions".as_ref(), "--writable".as_ref(), dir.as_os_str()]);
     inside.arg("env").arg(format!("CARGO_TARGET_DIR={}", build::target().display()));
-    inside.arg(own).args(["bench", "--l0", "kvm", "--inside"]);
-    for measurement in only {
-        let value = measurement.to_possible_value().context("a measurement without a name")?;
-        inside.arg(value.get_name());
-    }
+    inside.arg(own).args(["bench", "--inside"]);
     build::run(&mut inside)
 }
 

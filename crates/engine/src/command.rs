@@ -196,6 +196,14 @@ impl QemuCommand {
         self.args.iter().any(|arg| arg == "-S" || arg == "--S")
     }
 
+    /// Whether this QEMU only tells about itself, as managers have it do before they start machines.
+    #[must_use]
+    pub fn makes_no_machine(&self) -> bool {
+        let none = |value: String| value == "none" || value.starts_with("none,") || value == "help";
+        let asks = ["version", "help", "h"].iter().any(|flag| self.has(flag));
+        asks || self.values("machine").chain(self.values("M")).any(none)
+    }
+
     /// The accelerator that QEMU will use: the first that is named, else TCG.
     ///
     /// # Errors
@@ -379,6 +387,14 @@ mod tests {
             assert_eq!(kind(args).unwrap(), Accelerator::Kvm, "{args:?}");
         }
         assert!(matches!(kind(&["-accel", "whpx"]), Err(CommandError::Accelerator(name)) if name == "whpx"));
+    }
+
+    #[test]
+    fn what_managers_ask_qemu_is_told_from_machines() {
+        let none = |args: &[&str]| qemu(args).makes_no_machine();
+        assert!(none(&["-S", "-nographic", "-machine", "none,accel=kvm:tcg", "-daemonize"]));
+        assert!(none(&["--version"]) && none(&["-M", "help"]));
+        assert!(!none(&["-machine", "q35,accel=kvm", "-name", "none"]));
     }
 
     #[test]

@@ -27,13 +27,17 @@ const QMP: &str = "qmp";
 const ENGINE: &str = "engine";
 
 /// Makes a directory for a new QEMU, and sweeps away those that are left behind.
-pub(crate) fn create() -> io::Result<TempDir> {
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create() -> io::Result<TempDir> {
     sweep();
     tempfile::Builder::new().prefix(PREFIX).tempdir_in(place())
 }
 
 /// Where the sensor listens in a runtime directory.
-pub(crate) fn control_socket(runtime: &Path) -> PathBuf {
+#[must_use]
+pub fn control_socket(runtime: &Path) -> PathBuf {
     runtime.join(CONTROL)
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn attach(args: &AttachArgs) -> anyhow::Result<u8> {
 }
 
 /// Records until QEMU ends (true) or the user asks to stop (false).
-fn follow(
+pub(crate) fn follow(
     session: &mut Session,
     detecting: &mut Detecting,
     watched: &mut Watched,

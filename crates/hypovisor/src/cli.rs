@@ -151,6 +151,10 @@ pub(crate) struct RunArgs {
     /// End QEMU if it cannot be watched, rather than let it run on unwatched. Always so under TCG
     #[arg(long)]
     pub(crate) require: bool,
+    /// Become QEMU rather than start it, the engine beside it: for libvirt and other managers, which look after the
+    /// process that they started (docs/libvirt.md). Under KVM only
+    #[arg(long)]
+    pub(crate) in_place: bool,
     /// Size of the ring of each vCPU, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) ring_mib: u64,

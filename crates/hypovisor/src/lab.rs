@@ -183,7 +183,10 @@ fn watch(
     let mut watch = Watch::start(command, options)?;
     detecting.arm(watch.session())?;
     let output = match &args.record {
-        Some(dir) => Output::record(dir, run::manifest(command, &mut watch), true)?,
+        Some(dir) => {
+            let (pid, socket) = (watch.qemu_pid(), watch.control_socket());
+            Output::record(dir, run::manifest(command, watch.session().hello(), pid, &socket), true)?
+        }
         None => Output::nothing(!args.only_hooks),
     };
     let mut watched = detecting.before(output)?;

@@ -8,6 +8,7 @@ mod cli;
 mod detect;
 mod doctor;
 mod eval;
+mod in_place;
 mod inject;
 mod lab;
 mod learn;

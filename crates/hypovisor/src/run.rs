@@ -1,6 +1,7 @@
 //! `hypovisor run`: a QEMU command line of the user's own.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitStatus;
 
 use anyhow::{Context as _, bail};
@@ -8,16 +9,21 @@ use hypovisor_engine::command::{Accelerator, CommandError, QemuCommand};
 use hypovisor_engine::recording::Manifest;
 use hypovisor_engine::session::Session;
 use hypovisor_engine::watch::{LetRun, Watch, WatchError, WatchOptions, Wish};
+use hypovisor_event::control::Hello;
 
 use crate::FINDINGS;
 use crate::cli::RunArgs;
 use crate::detect::{Detecting, Watched};
+use crate::in_place;
 use crate::output::Output;
 use crate::signals::StopRequest;
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let command = QemuCommand::from_line(&args.command)?;
     check_symbols(args)?;
+    if args.in_place {
+        return in_place::run(args, &command);
+    }
     if let Some(dir) = &args.record {
         refuse_used(dir)?;
     }
@@ -39,7 +45,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<u8> {
     };
     detecting.arm(watch.session())?;
     let output = match &args.record {
-        Some(dir) => Output::record(dir, manifest(&command, &mut watch), false)?,
+        Some(dir) => {
+            let (pid, socket) = (watch.qemu_pid(), watch.control_socket());
+            Output::record(dir, manifest(&command, watch.session().hello(), pid, &socket), false)?
+        }
         None => Output::print(args.json),
     };
     let mut watched = detecting.before(output)?;
@@ -58,7 +67,7 @@ fn may_run_unwatched(args: &RunArgs, command: &QemuCommand) -> bool {
     !args.require && command.accelerator().is_ok_and(|accelerator| accelerator == Accelerator::Kvm)
 }
 
-fn tell_unwatched(why: &dyn std::fmt::Display) {
+pub(crate) fn tell_unwatched(why: &dyn std::fmt::Display) {
     let _ =
         writeln!(std::io::stderr(), "hypovisor: {why}; the VM runs on unwatched (--require would end it)");
 }
@@ -104,13 +113,12 @@ pub(crate) fn finish(mut watched: Watched) -> anyhow::Result<()> {
 }
 
 /// A new recording's manifest, as far as it is known at the start.
-pub(crate) fn manifest(command: &QemuCommand, watch: &mut Watch) -> Manifest {
+pub(crate) fn manifest(command: &QemuCommand, hello: &Hello, qemu_pid: u32, socket: &Path) -> Manifest {
     let words = std::iter::once(command.program.as_os_str()).chain(command.args.iter().map(AsRef::as_ref));
-    let hello = *watch.session().hello();
     Manifest {
         qemu_command: words.map(|word| word.to_string_lossy().into_owned()).collect(),
-        qemu_pid: watch.qemu_pid(),
-        control_socket: watch.control_socket().display().to_string(),
+        qemu_pid,
+        control_socket: socket.display().to_string(),
         plugin_api: hello.plugin_api as u32,
         vcpus: hello.vcpus as u32,
         ..Manifest::default()
@@ -118,7 +126,7 @@ pub(crate) fn manifest(command: &QemuCommand, watch: &mut Watch) -> Manifest {
 }
 
 /// Refuses a directory with a recording in it before anything is started.
-pub(crate) fn refuse_used(dir: &std::path::Path) -> anyhow::Result<()> {
+pub(crate) fn refuse_used(dir: &Path) -> anyhow::Result<()> {
     if dir.join("recording.json").exists() {
         bail!("{} already holds a recording; choose another directory", dir.display());
     }

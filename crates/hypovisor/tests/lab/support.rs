@@ -1,9 +1,10 @@
 //! What the lab tests share.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,7 @@ fn engine_in(runtime: &Path) -> Option<Engine> {
 pub(crate) struct Driven {
     session: Mutex<Session>,
     said: Mutex<String>,
+    over: AtomicBool,
     runtime: PathBuf,
 }
 
@@ -121,17 +123,37 @@ impl Driven {
         let prepared = lab.prepare(XenVersion::V4_20, QemuVersion::V10_0, &mut Silent).unwrap();
         let work = Work { script: Some(script_file), files: Some(files), ..Work::default() };
         let session = Session::new(&prepared, &machine(), &work).unwrap();
-        Self { session: Mutex::new(session), said: Mutex::new(String::new()), runtime }
+        Self {
+            session: Mutex::new(session),
+            said: Mutex::new(String::new()),
+            over: AtomicBool::new(false),
+            runtime,
+        }
     }
 
     /// Starts QEMU, watched.
     pub(crate) fn start(&self, recording: &Path) -> Child {
+        self.start_with(recording, &[])
+    }
+
+    /// The same with more in QEMU's command line.
+    pub(crate) fn start_with(&self, recording: &Path, qemu_args: &[OsString]) -> Child {
+        self.watched(&[], recording, qemu_args).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn watched(&self, options: &[&str], recording: &Path, qemu_args: &[OsString]) -> Command {
         let session = self.session.lock().unwrap();
         let qemu = session.command();
         let mut command = hypovisor();
-        command.envs(qemu.env.iter().cloned()).arg("run").arg("--record").arg(recording);
-        command.arg("--").arg(&qemu.program).args(&qemu.args);
-        command.env("XDG_RUNTIME_DIR", &self.runtime).stderr(Stdio::piped()).spawn().unwrap()
+        command.envs(qemu.env.iter().cloned()).arg("run").args(options).arg("--record").arg(recording);
+        command.arg("--").arg(&qemu.program).args(&qemu.args).args(qemu_args);
+        command.env("XDG_RUNTIME_DIR", &self.runtime);
+        command
+    }
+
+    /// QEMU in the place of the process that is started.
+    pub(crate) fn start_in_place(&self, recording: &Path) -> Child {
+        self.watched(&["--in-place", "--require"], recording, &[]).spawn().unwrap()
     }
 
     /// The command of an engine that takes over.
@@ -150,20 +172,23 @@ impl Driven {
             }
         }
         let mut listener = Listener(&self.said);
-        self.session.lock().unwrap().drive(&mut listener, Instant::now() + PATIENCE).is_ok()
+        let outcome = self.session.lock().unwrap().drive(&mut listener, Instant::now() + PATIENCE);
+        self.over.store(true, Ordering::Release);
+        outcome.is_ok()
     }
 
     /// Waits until the script has said this, and returns the rest of that line.
     pub(crate) fn wait_for(&self, what: &str) -> String {
         let start = Instant::now();
         loop {
+            let over = self.over.load(Ordering::Acquire);
             let said = self.said.lock().unwrap();
             let rest = said.split_once(what).map(|(_, rest)| rest);
             if let Some((line, _)) = rest.and_then(|rest| rest.split_once('\n')) {
                 return line.to_owned();
             }
             drop(said);
-            assert!(start.elapsed() < PATIENCE, "{what:?} was never said");
+            assert!(!over && start.elapsed() < PATIENCE, "{what:?} was never said");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
