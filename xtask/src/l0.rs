@@ -22,11 +22,12 @@ pub(crate) enum L0 {
 
 /// The lab tests that are run under KVM, by the beginnings of their names: what depends on the adapter. The others are
 /// about the engine, or boot a Linux that QEMU's emulation of SVM does not carry through.
-const TESTS: [&str; 6] = [
+const TESTS: [&str; 7] = [
     "completeness::xen_4_20_under_qemu_10_0",
     "blocking::",
     "injection::a_guest_is_as_before",
     "engine_killed::",
+    "debugger::",
     "in_place::",
     "resets::",
 ];

@@ -6,6 +6,7 @@
 
 mod blocking;
 mod completeness;
+mod debugger;
 mod detection;
 mod engine_killed;
 mod guests;

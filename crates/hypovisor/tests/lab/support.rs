@@ -106,6 +106,7 @@ pub(crate) struct Driven {
     session: Mutex<Session>,
     said: Mutex<String>,
     over: AtomicBool,
+    symbols: PathBuf,
     runtime: PathBuf,
 }
 
@@ -127,8 +128,14 @@ impl Driven {
             session: Mutex::new(session),
             said: Mutex::new(String::new()),
             over: AtomicBool::new(false),
+            symbols: prepared.xen_symbols(),
             runtime,
         }
+    }
+
+    /// The file with Xen's symbols.
+    pub(crate) fn symbols(&self) -> &Path {
+        &self.symbols
     }
 
     /// Starts QEMU, watched.

@@ -1,0 +1,84 @@
+//! QEMU's own debugger beside the sensor under KVM: it has software breakpoints, but not the processor's.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use hypovisor_l1::SymbolFile;
+
+use crate::resets::marks;
+use crate::support::{Driven, one_machine, text};
+
+/// How long the debugger may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// Where RIP stands in the answer to `g`: behind 16 registers of 8 bytes each.
+const RIP_AT: usize = 16 * 16;
+
+const SCRIPT: &str = "echo ready
+sleep 10
+/lab/files/hcall --loop 100 29 0x48590007
+echo done
+";
+
+/// A client of the gdb remote serial protocol that knows what the test needs.
+struct Debugger {
+    reader: BufReader<UnixStream>,
+    writer: UnixStream,
+}
+
+impl Debugger {
+    fn connect(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        Self { reader: BufReader::new(stream.try_clone().unwrap()), writer: stream }
+    }
+
+    /// Sends a packet; gives the next that comes.
+    fn ask(&mut self, packet: &str) -> String {
+        let sum = packet.bytes().fold(0u8, u8::wrapping_add);
+        write!(self.writer, "${packet}#{sum:02x}").unwrap();
+        let (mut before, mut answer) = (Vec::new(), Vec::new());
+        self.reader.read_until(b'$', &mut before).unwrap();
+        self.reader.read_until(b'#', &mut answer).unwrap();
+        self.reader.read_exact(&mut [0; 2]).unwrap();
+        self.writer.write_all(b"+").unwrap();
+        text(&answer)
+    }
+
+    fn rip(&mut self) -> u64 {
+        let registers = self.ask("g");
+        u64::from_str_radix(&registers[RIP_AT..RIP_AT + 16], 16).unwrap().swap_bytes()
+    }
+}
+
+#[test]
+#[ignore = "needs KVM: `cargo xtask test --l0 kvm` runs it"]
+fn a_debugger_has_software_breakpoints_but_not_the_processors() {
+    let _machine = one_machine();
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Driven::new(dir.path(), SCRIPT);
+    let (recording, socket) = (dir.path().join("recording"), dir.path().join("gdb"));
+    let args = ["-gdb".to_owned(), format!("unix:{},server=on,wait=off", socket.display())];
+    let symbols = std::fs::read(machine.symbols()).unwrap();
+    let place = SymbolFile::parse(&symbols).unwrap().symbols().address_of("do_sched_op").unwrap();
+    std::thread::scope(|scope| {
+        let engine = machine.start_with(&recording, &args.map(Into::into));
+        let driver = scope.spawn(|| machine.drive());
+        machine.wait_for("ready");
+        let mut debugger = Debugger::connect(&socket);
+        debugger.ask("?");
+        assert!(debugger.ask(&format!("Z1,{place:x},1")).starts_with('E'), "refused: the hooks stand there");
+        assert_eq!(debugger.ask(&format!("Z0,{place:x},1")), "OK");
+        assert!(debugger.ask("c").starts_with('T'), "a stop at the software breakpoint");
+        assert_eq!(debugger.rip(), place.0);
+        assert_eq!(debugger.ask(&format!("z0,{place:x},1")), "OK");
+        assert_eq!(debugger.ask("D"), "OK");
+        assert!(driver.join().unwrap(), "the machine goes on to its own end");
+        let output = engine.wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("hardware breakpoints, which Hypovisor uses: refused"), "{said}");
+    });
+    assert_eq!(marks(&recording, 7), 100);
+}
