@@ -35,16 +35,23 @@ const TESTS: [&str; 7] = [
 /// Lab tests under KVM.
 pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
     let hypovisor = build::hypovisor(Profile::Dev)?;
-    let tests = lab_tests()?;
     let names: Vec<&str> = filter.map_or_else(|| TESTS.to_vec(), |filter| vec![filter]);
-    // Where clocks count instructions, dom0's timer does not run away from a slow machine.
-    let mut inside = kvm_host(&hypovisor, &["--count-instructions".as_ref()]);
-    inside
-        .args(["env", "HYPOVISOR_TEST_L0=kvm"])
-        .arg(tests)
-        .args(["--test-threads", "1", "--include-ignored"])
-        .args(names);
-    build::run(&mut inside)
+    build::run(lab_tests_under_kvm(&hypovisor)?.arg("--include-ignored").args(names))
+}
+
+/// The command that runs the lab tests that need KVM, which others ignore.
+pub(crate) fn only_under_kvm(hypovisor: &Path, filter: Option<&str>) -> anyhow::Result<Command> {
+    let mut tests = lab_tests_under_kvm(hypovisor)?;
+    tests.arg("--ignored").args(filter);
+    Ok(tests)
+}
+
+/// The command that runs those lab tests under KVM that further arguments choose. Where clocks count instructions, dom0's
+/// timer does not run away from a slow machine.
+fn lab_tests_under_kvm(hypovisor: &Path) -> anyhow::Result<Command> {
+    let mut inside = kvm_host(hypovisor, &["--count-instructions".as_ref()]);
+    inside.args(["env", "HYPOVISOR_TEST_L0=kvm"]).arg(lab_tests()?).args(["--test-threads", "1"]);
+    Ok(inside)
 }
 
 /// Builds the lab tests; gives their program.

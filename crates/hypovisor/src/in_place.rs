@@ -24,13 +24,13 @@ use hypovisor_engine::watch::WatchError;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::FINDINGS;
 use crate::attach::follow;
 use crate::cli::RunArgs;
 use crate::detect::Detecting;
 use crate::output::Output;
 use crate::run::{finish, manifest, refuse_used, tell_unwatched};
 use crate::signals::StopRequest;
+use crate::{FINDINGS, in_one_line};
 
 /// `helper,PID,DIR` or `engine,PID,DIR`: QEMU's process id, and the runtime directory.
 const ROLE: &str = "HYPOVISOR_IN_PLACE";
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &RunArgs, command: &QemuCommand) -> anyhow::Result<u8> {
         Ok(watched) => become_qemu(&watched),
         Err(error) if args.require => Err(error),
         Err(error) => {
-            tell_unwatched(&format_args!("{error:#}"));
+            tell_unwatched(&in_one_line(&error));
             become_qemu(command)
         }
     }
@@ -124,7 +124,7 @@ fn engine(args: &RunArgs, command: &QemuCommand, qemu: Pid, dir: &Path) -> anyho
     }
     match watched {
         Err(error) if !args.require => {
-            tell_unwatched(&format_args!("{error:#}"));
+            tell_unwatched(&in_one_line(&error));
             Ok(FINDINGS)
         }
         Err(error) => {

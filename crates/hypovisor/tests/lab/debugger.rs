@@ -41,6 +41,7 @@ impl Debugger {
         let (mut before, mut answer) = (Vec::new(), Vec::new());
         self.reader.read_until(b'$', &mut before).unwrap();
         self.reader.read_until(b'#', &mut answer).unwrap();
+        answer.pop();
         self.reader.read_exact(&mut [0; 2]).unwrap();
         self.writer.write_all(b"+").unwrap();
         text(&answer)
@@ -69,6 +70,8 @@ fn a_debugger_has_software_breakpoints_but_not_the_processors() {
         let mut debugger = Debugger::connect(&socket);
         debugger.ask("?");
         assert!(debugger.ask(&format!("Z1,{place:x},1")).starts_with('E'), "refused: the hooks stand there");
+        // QEMU (10.0) keeps one that was refused, and asks for it again with the next one, until it is taken back.
+        debugger.ask(&format!("z1,{place:x},1"));
         assert_eq!(debugger.ask(&format!("Z0,{place:x},1")), "OK");
         assert!(debugger.ask("c").starts_with('T'), "a stop at the software breakpoint");
         assert_eq!(debugger.rip(), place.0);
