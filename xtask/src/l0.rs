@@ -46,10 +46,10 @@ pub(crate) fn only_under_kvm(hypovisor: &Path, filter: Option<&str>) -> anyhow::
     Ok(tests)
 }
 
-/// The command that runs those lab tests under KVM that further arguments choose. Where clocks count instructions, dom0's
-/// timer does not run away from a slow machine.
+/// The command that runs those lab tests under KVM that further arguments choose. They wait at
+/// times, which then takes none.
 fn lab_tests_under_kvm(hypovisor: &Path) -> anyhow::Result<Command> {
-    let mut inside = kvm_host(hypovisor, &["--count-instructions".as_ref()]);
+    let mut inside = kvm_host(hypovisor, &["--skip-idle-time".as_ref()]);
     inside.args(["env", "HYPOVISOR_TEST_L0=kvm"]).arg(lab_tests()?).args(["--test-threads", "1"]);
     Ok(inside)
 }
@@ -75,7 +75,7 @@ pub(crate) fn bench(only: &[Measurement]) -> anyhow::Result<()> {
     let hypovisor = crate::bench::prepare(&dir)?;
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let mut inside =
-        kvm_host(&hypovisor, &["--count-instructions".as_ref(), "--writable".as_ref(), dir.as_os_str()]);
+        kvm_host(&hypovisor, &["--skip-idle-time".as_ref(), "--writable".as_ref(), dir.as_os_str()]);
     inside.arg("env").arg(format!("CARGO_TARGET_DIR={}", build::target().display()));
     inside.arg(own).args(["bench", "--inside"]);
     build::run(&mut inside)

@@ -14,6 +14,7 @@
 //! single step and no trip through QEMU's main loop.
 //!
 //! - [`wrapper::ioctl`] is what QEMU calls instead of the C library's.
+//! - `qemu` has those of QEMU's calls that concern us.
 //! - `vm` has what all vCPUs share: memory slots, the conversation with the engine, the hooks.
 //! - `vcpu` is one vCPU's thread: KVM_RUN and what to do when it returns.
 //! - `breakpoints` says which address stands in which debug register, and settles it with QEMU's own debugger.
@@ -25,6 +26,7 @@
 mod breakpoints;
 mod kvm;
 mod options;
+mod qemu;
 mod run_page;
 mod slots;
 mod stack;

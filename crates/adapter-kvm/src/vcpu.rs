@@ -97,7 +97,7 @@ impl KvmVcpu {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // After a panic in between, the vCPU is left alone; see `Vm::guarded`.
+        // After a panic in between, the vCPU is left alone; see `qemu::guarded`.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

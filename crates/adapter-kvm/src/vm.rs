@@ -1,11 +1,9 @@
-//! The virtual machine of this process: what all its vCPUs share, and QEMU's ioctls that concern them.
-#![expect(unsafe_code, reason = "takes QEMU's arguments and L1's RAM in QEMU's memory")]
+//! The virtual machine of this process: what all its vCPUs share.
+#![expect(unsafe_code, reason = "takes L1's RAM in QEMU's memory")]
 
-use core::ffi::{c_int, c_ulong, c_void};
-use std::cell::Cell;
+use core::ffi::c_int;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,22 +12,19 @@ use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::{Gva, RamLayout, RamRange};
 use hypovisor_mapping::{Mapping, Ram};
 use hypovisor_sensor::{Answer, Control, ControlOptions, VcpuSensor};
-use kvm_bindings::{KVM_CAP_SYNC_REGS, kvm_guest_debug, kvm_regs, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_CAP_SYNC_REGS, kvm_userspace_memory_region};
 
 use crate::breakpoints::Hooks;
 use crate::kvm;
 use crate::options::Options;
 use crate::run_page::SYNCED;
 use crate::slots::Slots;
-use crate::vcpu::{KvmVcpu, Next};
+use crate::vcpu::KvmVcpu;
 
 /// How long the other vCPUs may take to have their breakpoints set.
 const ARM_TIMEOUT: Duration = Duration::from_secs(2);
 /// The signal that QEMU itself ends KVM_RUN with (`SIG_IPI`, include/system/cpus.h).
 const KICK: c_int = libc::SIGUSR1;
-
-/// Where a processor begins after a reset (AMD APM vol. 2, §14.1.3), in its code segment.
-const RESET_RIP: u64 = 0xfff0;
 
 /// The virtual machine.
 pub(crate) struct Vm {
@@ -61,136 +56,12 @@ enum Asked {
     Hooks(Arc<Hooks>),
 }
 
-static VM: OnceLock<Vm> = OnceLock::new();
-
-thread_local! {
-    /// The vCPU that this thread ran last.
-    static CURRENT: Cell<Option<&'static KvmVcpu>> = const { Cell::new(None) };
-}
-
-/// One of KVM's ioctls, made by QEMU.
-///
-/// # Safety
-/// As `ioctl(2)`: `argument` is what the request asks for.
-pub(crate) unsafe fn on_ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
-    if request == kvm::RUN {
-        return on_run(fd);
-    }
-    if request == kvm::SET_GUEST_DEBUG && !argument.is_null() {
-        // SAFETY: the request's argument is this structure.
-        let wish = unsafe { *argument.cast::<kvm_guest_debug>() };
-        if let Some(result) = on_set_guest_debug(fd, &wish) {
-            return result;
-        }
-    }
-    // SAFETY: passed on as QEMU gave it.
-    let result = unsafe { kvm::ioctl(fd, request, argument) };
-    if result >= 0 {
-        match request {
-            kvm::CREATE_VM => guarded(|| begin(fd, result)),
-            kvm::CREATE_VCPU => guarded(|| on_vcpu(fd, result)),
-            kvm::SET_REGS if !argument.is_null() => {
-                // SAFETY: the request's argument is this structure.
-                let registers = unsafe { *argument.cast::<kvm_regs>() };
-                if registers.rip == RESET_RIP {
-                    guarded(|| on_reset(fd));
-                }
-            }
-            kvm::SET_USER_MEMORY_REGION | kvm::SET_USER_MEMORY_REGION2 if !argument.is_null() => {
-                // SAFETY: the request's argument is this structure, or begins with it.
-                let region = unsafe { *argument.cast::<kvm_userspace_memory_region>() };
-                guarded(|| on_memory(fd, region));
-            }
-            _ => {}
-        }
-    }
-    result
-}
-
-/// Runs what is ours; a panic ends the watching, not QEMU.
-fn guarded(body: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(body)).is_err() {
-        log("internal error in the sensor; L1 runs on unmonitored");
-        if let Some(vm) = VM.get() {
-            vm.dead.store(true, Ordering::Relaxed);
-        }
-    }
-}
+/// The one of this process.
+pub(crate) static VM: OnceLock<Vm> = OnceLock::new();
 
 /// One line to QEMU's standard error.
-fn log(text: &str) {
+pub(crate) fn log(text: &str) {
     let _ = writeln!(std::io::stderr(), "hypovisor: {text}");
-}
-
-/// QEMU has made a virtual machine.
-fn begin(system: c_int, fd: c_int) {
-    let Some(options) = Options::take() else { return };
-    if let Err(message) = options.and_then(|options| Vm::start(system, fd, options)) {
-        log(&format!("{message}; L1 runs unmonitored"));
-    }
-}
-
-fn on_vcpu(fd: c_int, vcpu: c_int) {
-    if let Some(vm) = VM.get().filter(|vm| vm.fd == fd) {
-        vm.add(vcpu);
-    }
-}
-
-fn on_memory(fd: c_int, region: kvm_userspace_memory_region) {
-    if let Some(vm) = VM.get().filter(|vm| vm.fd == fd) {
-        vm.slots().set(region);
-    }
-}
-
-/// QEMU has set a vCPU back to its first instruction, as it does with each when it resets the machine.
-#[cold]
-fn on_reset(fd: c_int) {
-    if let Some(vm) = VM.get()
-        && let Some(vcpu) = vm.find(fd)
-    {
-        vcpu.l1_was_reset(vm);
-        vm.forget_hooks();
-    }
-}
-
-/// `None`: nothing that concerns us.
-fn on_set_guest_debug(fd: c_int, wish: &kvm_guest_debug) -> Option<c_int> {
-    let vcpu = VM.get()?.find(fd)?;
-    let result = vcpu.set_debugger(wish);
-    Some(result.unwrap_or_else(|| {
-        log("QEMU's debugger asks for hardware breakpoints, which Hypovisor uses: refused. Use software breakpoints");
-        kvm::fail(libc::EBUSY)
-    }))
-}
-
-fn on_run(fd: c_int) -> c_int {
-    let (Some(vm), Some(vcpu)) = (VM.get(), current(fd)) else {
-        return kvm::ioctl_number(fd, kvm::RUN, 0);
-    };
-    loop {
-        guarded(|| vcpu.before_run(vm));
-        let result = kvm::ioctl_number(fd, kvm::RUN, 0);
-        vcpu.after_run();
-        if result != 0 {
-            return result;
-        }
-        let mut next = Next::Qemu;
-        guarded(|| next = vcpu.on_exit(vm));
-        if next == Next::Qemu {
-            return result;
-        }
-    }
-}
-
-/// The vCPU behind a descriptor that this thread runs.
-fn current(fd: c_int) -> Option<&'static KvmVcpu> {
-    if let Some(vcpu) = CURRENT.get().filter(|vcpu| vcpu.fd() == fd) {
-        return Some(vcpu);
-    }
-    let vcpu = VM.get()?.find(fd)?;
-    vcpu.runs_on(rustix::thread::gettid().as_raw_nonzero().get());
-    CURRENT.set(Some(vcpu));
-    Some(vcpu)
 }
 
 fn tell(asked: &Asked) {
@@ -209,7 +80,8 @@ fn own_memory() -> Vec<OwnedFd> {
 }
 
 impl Vm {
-    fn start(system: c_int, fd: c_int, options: Options) -> Result<(), String> {
+    /// Begins to watch the virtual machine with this descriptor; `system` is that of KVM itself.
+    pub(crate) fn start(system: c_int, fd: c_int, options: Options) -> Result<(), String> {
         let synced = kvm::ioctl_number(fd, kvm::CHECK_EXTENSION, KVM_CAP_SYNC_REGS as usize);
         if u32::try_from(synced).unwrap_or(0) & SYNCED != SYNCED {
             return Err("this kernel's KVM does not share registers (KVM_CAP_SYNC_REGS; Linux 4.17)".into());
@@ -242,7 +114,13 @@ impl Vm {
         VM.set(vm).map_err(|_| "QEMU makes a second virtual machine".to_owned())
     }
 
-    fn add(&self, fd: c_int) {
+    /// Whether the descriptor is the machine's.
+    pub(crate) const fn is_behind(&self, fd: c_int) -> bool {
+        self.fd == fd
+    }
+
+    /// QEMU has made a vCPU.
+    pub(crate) fn add(&self, fd: c_int) {
         let mut vcpus = self.vcpus();
         let index = vcpus.len() as u32;
         let Ok(producer) = self.control.rings().producer(index) else {
@@ -255,7 +133,8 @@ impl Vm {
         }
     }
 
-    fn find(&self, fd: c_int) -> Option<&'static KvmVcpu> {
+    /// The vCPU behind a descriptor.
+    pub(crate) fn find(&self, fd: c_int) -> Option<&'static KvmVcpu> {
         self.vcpus().iter().copied().find(|vcpu| vcpu.fd() == fd)
     }
 
@@ -267,6 +146,11 @@ impl Vm {
     fn slots(&self) -> MutexGuard<'_, Slots> {
         // As above.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// QEMU has set a memory slot.
+    pub(crate) fn set_slot(&self, region: kvm_userspace_memory_region) {
+        self.slots().set(region);
     }
 
     /// L1's RAM, once known.
@@ -288,7 +172,7 @@ impl Vm {
     }
 
     /// L1 begins anew: what to hook is asked again when its kernel runs. All vCPUs stand still meanwhile.
-    fn forget_hooks(&self) {
+    pub(crate) fn forget_hooks(&self) {
         let mut asked = self.asked();
         if matches!(*asked, Asked::Hooks(_)) {
             *asked = Asked::NotYet;
@@ -311,6 +195,11 @@ impl Vm {
     /// Whether nothing is to be done at a hook.
     pub(crate) const fn only_hooks(&self) -> bool {
         self.only_hooks
+    }
+
+    /// Leaves L1 alone from now on, without a word.
+    pub(crate) fn leave_alone(&self) {
+        self.dead.store(true, Ordering::Relaxed);
     }
 
     /// Leaves L1 alone from now on.

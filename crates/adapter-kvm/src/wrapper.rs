@@ -3,7 +3,7 @@
 
 use core::ffi::{c_int, c_ulong, c_void};
 
-use crate::{kvm, vm};
+use crate::{kvm, qemu};
 
 /// `ioctl(2)`. What is not KVM's goes straight on.
 ///
@@ -17,7 +17,7 @@ use crate::{kvm, vm};
 pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
     if kvm::is_kvm(request) {
         // SAFETY: passed on as the caller gave it.
-        return unsafe { vm::on_ioctl(fd, request, argument) };
+        return unsafe { qemu::on_ioctl(fd, request, argument) };
     }
     // SAFETY: as above.
     unsafe { kvm::ioctl(fd, request, argument) }

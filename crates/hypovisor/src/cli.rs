@@ -122,9 +122,10 @@ pub(crate) struct KvmHostArgs {
     /// Show the console of the emulated Linux on standard error
     #[arg(long)]
     pub(crate) console: bool,
-    /// Every clock inside counts instructions, one a nanosecond: slow, but what is measured does not depend on this machine
+    /// Time in which nothing is to be done passes at once. (Every clock inside counts instructions, one a nanosecond.) For
+    /// measurements, not for what waits for something outside
     #[arg(long)]
-    pub(crate) count_instructions: bool,
+    pub(crate) skip_idle_time: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,

@@ -1,11 +1,12 @@
 #!/bin/sh
 # window.sh FILE COMMAND [ARGUMENT...]: runs a command in dom0 inside a fenced window of Xen's own trace.
 #
-#   1  pins each of dom0's vCPUs to the pCPU of its number, so that marks reach every pCPU
+#   1  pins each of dom0's vCPUs to the pCPU of its number, so that marks reach every pCPU; to those that are left, the
+#      first vCPU goes for each mark
 #   2  starts xentrace into FILE, and waits until it traces
-#   3  makes mark 3 on every vCPU          hcall --mark: sched_op(0x48590003), which Xen's trace shows with its command
+#   3  makes mark 3 on every pCPU          hcall --mark: sched_op(0x48590003), which Xen's trace shows with its command
 #   4  runs the command, its output on standard error
-#   5  makes mark 4 on every vCPU, stops xentrace
+#   5  makes mark 4 on every pCPU, stops xentrace
 #
 # What happened on a pCPU between its marks 3 and 4 is the witness (1 and 2 belong to the guests). Exit code: the command's, or 3 when there is no trace.
 # To get FILE out of the machine: `gzip -c FILE` as the only thing on standard output, which reaches the host byte for byte.
@@ -20,6 +21,12 @@ file=$1
 shift
 
 mark_all() {
+    cpu=$cpus
+    while [ $cpu -lt "$pcpus" ]; do
+        xl vcpu-pin Domain-0 0 $cpu >&2 && "$hcall" --cpu 0 --mark "$1" >/dev/null || exit 3
+        cpu=$((cpu + 1))
+    done
+    [ "$pcpus" -le "$cpus" ] || xl vcpu-pin Domain-0 0 0 >&2 || exit 3
     cpu=0
     while [ $cpu -lt "$cpus" ]; do
         "$hcall" --cpu $cpu --mark "$1" >/dev/null || exit 3
@@ -27,7 +34,7 @@ mark_all() {
     done
 }
 
-cpus=$(nproc)
+cpus=$(nproc) pcpus=$(xl info nr_cpus)
 cpu=0
 while [ $cpu -lt "$cpus" ]; do
     xl vcpu-pin Domain-0 $cpu $cpu >&2 || exit 3

@@ -20,9 +20,9 @@ const OPTIONS: &str = "console=ttyS0 loglevel=5 panic=1 mitigations=off lab.host
 pub struct KvmHost {
     /// Directories that can be written to.
     pub writable: Vec<PathBuf>,
-    /// Have every clock in it count instructions, one a nanosecond: slow, but what is measured with it does not depend on
-    /// the machine underneath.
-    pub counts_instructions: bool,
+    /// Let time in which nothing is to be done pass at once, so that clocks in it depend on nothing outside: for
+    /// measurements. Without it such time passes as it does outside.
+    pub skips_idle_time: bool,
 }
 
 impl KvmHost {
@@ -51,9 +51,10 @@ impl KvmHost {
         qemu.args([OsString::from("-kernel"), dir.join(KERNEL_LINK).into()]);
         qemu.args([OsString::from("-initrd"), dir.join(INITRD_LINK).into()]);
         qemu.args(["-append".to_owned(), joined(&[OPTIONS], options)]);
-        if self.counts_instructions {
-            qemu.args(["-icount", "shift=0,sleep=off"]);
-        }
+        // An instruction is a nanosecond of its time: else dom0's timer ticks, which pass in real time, can take all of an
+        // emulated processor that something else slows down.
+        let sleep = if self.skips_idle_time { "off" } else { "on" };
+        qemu.args(["-icount".to_owned(), format!("shift=0,sleep={sleep}")]);
         share(qemu, "root", Path::new("/"), true);
         for (index, path) in self.writable.iter().enumerate() {
             share(qemu, &tag(index), path, false);

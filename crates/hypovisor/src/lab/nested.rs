@@ -39,7 +39,7 @@ pub(super) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
     let command: Vec<OsString> = [own.into()].into_iter().chain(std::env::args_os().skip(1)).collect();
     let timeout = args.timeout;
     let console = args.console;
-    host(&KvmHostArgs { writable, timeout, console, count_instructions: false, command })
+    host(&KvmHostArgs { writable, timeout, console, skip_idle_time: false, command })
 }
 
 /// `lab kvm-host`: any command inside the emulated Linux; its output is passed on.
@@ -50,7 +50,7 @@ pub(crate) fn host(args: &KvmHostArgs) -> anyhow::Result<u8> {
         |path: &PathBuf| path.canonicalize().with_context(|| format!("cannot use {}", path.display()));
     let mut writable: Vec<PathBuf> = args.writable.iter().map(absolute).collect::<anyhow::Result<_>>()?;
     writable.push(lab.dir().to_owned());
-    let kvm_host = Some(KvmHost { writable, counts_instructions: args.count_instructions });
+    let kvm_host = Some(KvmHost { writable, skips_idle_time: args.skip_idle_time });
     let machine = Machine { kvm_host, vcpus: 1, memory_mib: MEMORY_MIB, ..Machine::default() };
     let script = tempfile::NamedTempFile::new().context("cannot write a script")?;
     let here = std::env::current_dir().context("cannot tell where we are")?;
