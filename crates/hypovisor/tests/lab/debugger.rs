@@ -69,11 +69,13 @@ fn a_debugger_has_software_breakpoints_but_not_the_processors() {
         machine.wait_for("ready");
         let mut debugger = Debugger::connect(&socket);
         debugger.ask("?");
-        assert!(debugger.ask(&format!("Z1,{place:x},1")).starts_with('E'), "refused: the hooks stand there");
+        let refused = debugger.ask(&format!("Z1,{place:x},1"));
+        assert!(refused.starts_with('E'), "the hooks stand there, so not {refused:?}");
         // QEMU (10.0) keeps one that was refused, and asks for it again with the next one, until it is taken back.
         debugger.ask(&format!("z1,{place:x},1"));
         assert_eq!(debugger.ask(&format!("Z0,{place:x},1")), "OK");
-        assert!(debugger.ask("c").starts_with('T'), "a stop at the software breakpoint");
+        let stop = debugger.ask("c");
+        assert!(stop.starts_with('T'), "a stop at the software breakpoint, not {stop:?}");
         assert_eq!(debugger.rip(), place.0);
         assert_eq!(debugger.ask(&format!("z0,{place:x},1")), "OK");
         assert_eq!(debugger.ask("D"), "OK");
