@@ -88,9 +88,8 @@ fn prepare(args: &RunArgs, command: &QemuCommand) -> anyhow::Result<QemuCommand>
         only_hooks: false,
     };
     let watched = command.watched(accelerator, &library, &additions)?;
-    start_as("helper", rustix::process::getpid(), runtime.path())?
-        .wait()
-        .context("the engine's helper is lost")?;
+    let mut helper = start_as("helper", rustix::process::getpid(), runtime.path())?;
+    ensure!(helper.wait().is_ok_and(|status| status.success()), "the engine cannot be started");
     // The engine removes it.
     let _ = runtime.keep();
     Ok(watched)

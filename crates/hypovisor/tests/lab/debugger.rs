@@ -1,4 +1,7 @@
-//! QEMU's own debugger beside the sensor under KVM: it has software breakpoints, but not the processor's.
+//! QEMU's own debugger beside the sensor under KVM: it is refused the processor's breakpoints, and nothing else.
+//!
+//! That a software breakpoint is met cannot be tested on an emulated processor: QEMU's emulation of SVM takes INT3 for a
+//! software interrupt, which KVM does not intercept.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -12,8 +15,6 @@ use crate::support::{Driven, one_machine, text};
 
 /// How long the debugger may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// Where RIP stands in the answer to `g`: behind 16 registers of 8 bytes each.
-const RIP_AT: usize = 16 * 16;
 
 const SCRIPT: &str = "echo ready
 sleep 10
@@ -46,16 +47,11 @@ impl Debugger {
         self.writer.write_all(b"+").unwrap();
         text(&answer)
     }
-
-    fn rip(&mut self) -> u64 {
-        let registers = self.ask("g");
-        u64::from_str_radix(&registers[RIP_AT..RIP_AT + 16], 16).unwrap().swap_bytes()
-    }
 }
 
 #[test]
 #[ignore = "needs KVM: `cargo xtask test --l0 kvm` runs it"]
-fn a_debugger_has_software_breakpoints_but_not_the_processors() {
+fn a_debugger_is_refused_the_processors_breakpoints_and_the_machine_goes_on() {
     let _machine = one_machine();
     let dir = tempfile::tempdir().unwrap();
     let machine = Driven::new(dir.path(), SCRIPT);
@@ -74,9 +70,6 @@ fn a_debugger_has_software_breakpoints_but_not_the_processors() {
         // QEMU (10.0) keeps one that was refused, and asks for it again with the next one, until it is taken back.
         debugger.ask(&format!("z1,{place:x},1"));
         assert_eq!(debugger.ask(&format!("Z0,{place:x},1")), "OK");
-        let stop = debugger.ask("c");
-        assert!(stop.starts_with('T'), "a stop at the software breakpoint, not {stop:?}");
-        assert_eq!(debugger.rip(), place.0);
         assert_eq!(debugger.ask(&format!("z0,{place:x},1")), "OK");
         assert_eq!(debugger.ask("D"), "OK");
         assert!(driver.join().unwrap(), "the machine goes on to its own end");
