@@ -10,11 +10,11 @@ use hypovisor_engine::remote::{Ended, Engine, InjectionRequest, Request, Status}
 use hypovisor_event::verdict::Verdict;
 use serde_json::{Value, json};
 
-use crate::support::{LabRun, one_machine};
+use crate::support::{LabRun, is_kvm, one_machine};
 
 /// A PV guest that looks after itself, and a call of dom0's own that a rule pauses.
 const SCRIPT: &str = "set -e
-xl create /lab/files/intact-pv.cfg >&2
+xl create /lab/files/intact-pv.cfg extra=\\\"calls=CALLS\\\" >&2
 echo ready $(xl domid intact-pv)
 tries=0
 while xl domid intact-pv >/dev/null 2>&1; do
@@ -94,7 +94,9 @@ fn a_denied_call_does_nothing_and_a_paused_one_waits() {
         "--record".as_ref(),
         recording.as_os_str(),
     ];
-    let mut run = LabRun::start(dir.path(), SCRIPT, &args);
+    // Under emulated KVM each call takes long.
+    let calls = if is_kvm() { "600000" } else { "3000000" };
+    let mut run = LabRun::start(dir.path(), &SCRIPT.replace("CALLS", calls), &args);
     let domain = run.next_line("ready ").trim_start_matches("ready ").parse().unwrap();
     let mut engine = run.engine();
     assert_denied(&mut engine, domain);
