@@ -33,7 +33,7 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Value> {
 }
 
 fn null_hypercall(runs: &[KvmRun; 3], gdb: u64) -> Value {
-    let with_engine = runs[2].null.mean;
+    let mean = runs[2].null.mean;
     let [unmonitored, bare, hypovisor] = runs.each_ref().map(|run| run.null.median);
     // What an event adds, and what a stop takes: a stop is one event, and the guest does little in between.
     let added = |ticks: u64| ticks.saturating_sub(unmonitored) / EVENTS_PER_CALL;
@@ -42,7 +42,7 @@ fn null_hypercall(runs: &[KvmRun; 3], gdb: u64) -> Value {
         "unmonitored": unmonitored,
         "bare_loop": bare,
         "hypovisor": hypovisor,
-        "hypovisor_with_engine": with_engine,
+        "hypovisor_mean": mean,
         "event_bare_loop": event[0],
         "event_hypovisor": event[1],
         "event_gdb": gdb,

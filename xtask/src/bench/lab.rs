@@ -35,7 +35,7 @@ impl Way {
 pub(crate) struct NullTicks {
     pub(crate) median: u64,
     pub(crate) least: u64,
-    /// The engine's share included, where it runs on the vCPU's processor.
+    /// With what else ran on the vCPU's processor meanwhile.
     pub(crate) mean: u64,
 }
 
