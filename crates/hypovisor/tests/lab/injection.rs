@@ -6,10 +6,13 @@ use hypovisor_engine::remote::{Ended, Engine, InjectionRequest, Request, Status}
 
 use crate::support::{Driven, LabRun, is_kvm, one_machine, run};
 
-/// Runs `intact` as a guest of each kind, which looks at itself after every call of its own, and shows what it found.
-const SCRIPT: &str = "set -e
-for guest in GUESTS; do
-    xl create /lab/files/$guest.cfg MORE >&2
+/// Runs these guests, which look at themselves after every call of their own, with `more` in their configuration, and shows
+/// what they found.
+fn script(guests: &str, more: &str) -> String {
+    format!(
+        "set -e
+for guest in {guests}; do
+    xl create /lab/files/$guest.cfg {more} >&2
     echo ready $(xl domid $guest)
     tries=0
     while xl domid $guest >/dev/null 2>&1; do
@@ -17,7 +20,9 @@ for guest in GUESTS; do
     done
     cat /var/log/xen/console/guest-$guest.log
 done
-";
+"
+    )
+}
 /// Destroys a guest amid what is injected into it, and runs another one to its end.
 const DEATH: &str = "set -e
 for calls in 1000000000 2000000; do
@@ -138,8 +143,8 @@ fn a_domain_may_die_amid_injections() {
 fn an_engine_killed_amid_injections_leaves_its_vcpu_to_the_guest() {
     let _machine = one_machine();
     let dir = tempfile::tempdir().unwrap();
-    let (recording, script) = (dir.path().join("recording"), SCRIPT.replace(" intact-pvh intact-hvm", ""));
-    let machine = Driven::new(dir.path(), &script);
+    let recording = dir.path().join("recording");
+    let machine = Driven::new(dir.path(), &script("intact-pv", ""));
     std::thread::scope(|scope| {
         let mut engine = machine.start(&recording);
         let driven = scope.spawn(|| machine.drive());
@@ -171,8 +176,7 @@ fn a_guest_is_as_before_through_a_hundred_thousand_injections() {
     } else {
         ("intact-pv intact-pvh intact-hvm", "", &[("PV", 100_000), ("PVH", 2_000), ("HVM", 2_000)])
     };
-    let script = SCRIPT.replace("GUESTS", guests).replace("MORE", more);
-    let mut run = LabRun::start(dir.path(), &script, &[]);
+    let mut run = LabRun::start(dir.path(), &script(guests, more), &[]);
     for (guest, count) in counts {
         let ready = run.next_line("ready ");
         let domain = ready.trim_start_matches("ready ").parse().unwrap();
