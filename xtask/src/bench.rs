@@ -3,6 +3,7 @@
 //! Machines are noisy, so ways are measured in turn, several rounds each, and medians are compared. The method stands
 //! in `docs/performance.md`.
 
+mod cpu_time;
 mod gdb;
 mod kvm;
 mod lab;

@@ -50,7 +50,10 @@ impl NullTicks {
 /// A boot and the null hypercall, in instructions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KvmRun {
+    /// From start to the first word from dom0's shell: with what anything else did on the one processor, and with waits.
     pub(crate) boot: u64,
+    /// What QEMU's threads ran of it, the guest among them.
+    pub(crate) boot_of_qemu: u64,
     pub(crate) null: NullTicks,
 }
 
@@ -63,7 +66,7 @@ impl KvmRun {
             least: of(|run| run.null.least),
             mean: of(|run| run.null.mean),
         };
-        Self { boot: of(|run| run.boot), null }
+        Self { boot: of(|run| run.boot), boot_of_qemu: of(|run| run.boot_of_qemu), null }
     }
 }
 
@@ -158,12 +161,13 @@ impl Bench {
         let mut lines = output_of(&mut run)?;
         wait_for(&mut lines, "up")?;
         let boot = start.elapsed().as_nanos() as u64;
-        writeln!(std::io::stderr(), "boot, {way:?}: {boot} instructions")?;
+        let boot_of_qemu = super::cpu_time::of_qemu_below(run.id())?;
+        writeln!(std::io::stderr(), "boot, {way:?}: {boot} instructions, {boot_of_qemu} of them QEMU's")?;
         let said: Vec<String> = lines.collect::<Result<_, _>>()?;
         run.wait()?;
         let null = NullTicks::told(&said.join("\n"))?;
         writeln!(std::io::stderr(), "null hypercall, {way:?}: {null:?}")?;
-        Ok(KvmRun { boot, null })
+        Ok(KvmRun { boot, boot_of_qemu, null })
     }
 
     /// Boots and records; gives how many calls were recorded.
