@@ -28,7 +28,37 @@ const CPU_USER_REGS: &str = "cpu_user_regs";
 const VCPU: &str = "vcpu";
 const DOMAIN: &str = "domain";
 const MC_STATE: &str = "mc_state";
-const STRUCTURES: [&str; 5] = [CPU_INFO, CPU_USER_REGS, VCPU, DOMAIN, MC_STATE];
+const STRUCTURES: &[Structure] = &[
+    (CPU_INFO, &["guest_cpu_user_regs", "processor_id", "current_vcpu"]),
+    (CPU_USER_REGS, FRAME),
+    (VCPU, &["vcpu_id", "processor", "domain", "arch.hvm.svm.vmcb_pa"]),
+    (DOMAIN, &["domain_id", "vcpu", "options", "arch.emulation_flags", "next_in_list", "handle"]),
+    (MC_STATE, &["call"]),
+];
+const FRAME: &[&str] = &[
+    "r15",
+    "r14",
+    "r13",
+    "r12",
+    "rbp",
+    "rbx",
+    "r11",
+    "r10",
+    "r9",
+    "r8",
+    "rax",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "error_code",
+    "entry_vector",
+    "rip",
+    "cs",
+    "rflags",
+    "rsp",
+    "ss",
+];
 
 /// Why DWARF gives no layout.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +86,27 @@ type Entry<'data> = DebuggingInformationEntry<Slice<'data>>;
 pub(crate) fn layout<'data>(
     section: impl Fn(&str) -> Option<Cow<'data, [u8]>>,
 ) -> Result<Layout, DwarfError> {
+    assemble(&members(section, STRUCTURES)?)
+}
+
+/// Offsets in bytes of members that are wanted, and under the empty name the structure's size; what is not described is
+/// absent.
+pub(crate) fn offsets<'data>(
+    section: impl Fn(&str) -> Option<Cow<'data, [u8]>>,
+    wanted: &'static [Structure],
+) -> Result<HashMap<(&'static str, &'static str), u32>, DwarfError> {
+    let found = members(section, wanted)?;
+    let all = found.into_iter().flat_map(|(structure, members)| {
+        let size = std::iter::once(("", members.size));
+        members.offsets.into_iter().chain(size).map(move |(member, offset)| ((structure, member), offset))
+    });
+    Ok(all.collect())
+}
+
+fn members<'data>(
+    section: impl Fn(&str) -> Option<Cow<'data, [u8]>>,
+    wanted: &'static [Structure],
+) -> Result<HashMap<&'static str, Members>, DwarfError> {
     let sections =
         gimli::DwarfSections::load(|id| Ok::<_, gimli::Error>(section(id.name()).unwrap_or_default()))?;
     let dwarf = sections.borrow(|bytes| EndianSlice::new(bytes, LittleEndian));
@@ -64,16 +115,16 @@ pub(crate) fn layout<'data>(
     for _ in 0..MAX_UNITS {
         let Some(header) = headers.next()? else { break };
         let unit = Reader { dwarf: &dwarf, unit: dwarf.unit(header)?, members_left: Cell::new(MAX_MEMBERS) };
-        for (name, offset) in unit.structures()? {
+        for ((name, paths), offset) in unit.structures(wanted)? {
             if !members.contains_key(name) {
-                members.insert(name, unit.wanted_members(name, offset)?);
+                members.insert(name, unit.wanted_members(paths, offset)?);
             }
         }
-        if members.len() == STRUCTURES.len() {
+        if members.len() == wanted.len() {
             break;
         }
     }
-    assemble(&members)
+    Ok(members)
 }
 
 /// Offsets (and sizes) of one structure's members by path, and its own size.
@@ -82,39 +133,9 @@ struct Members {
     size: u32,
 }
 
-/// The member paths read of each structure; parts are separated by dots, anonymous members are passed through.
-fn wanted(structure: &str) -> &'static [&'static str] {
-    match structure {
-        CPU_INFO => &["guest_cpu_user_regs", "processor_id", "current_vcpu"],
-        CPU_USER_REGS => &[
-            "r15",
-            "r14",
-            "r13",
-            "r12",
-            "rbp",
-            "rbx",
-            "r11",
-            "r10",
-            "r9",
-            "r8",
-            "rax",
-            "rcx",
-            "rdx",
-            "rsi",
-            "rdi",
-            "error_code",
-            "entry_vector",
-            "rip",
-            "cs",
-            "rflags",
-            "rsp",
-            "ss",
-        ],
-        VCPU => &["vcpu_id", "processor", "domain", "arch.hvm.svm.vmcb_pa"],
-        DOMAIN => &["domain_id", "vcpu", "options", "arch.emulation_flags", "next_in_list", "handle"],
-        _ => &["call"],
-    }
-}
+/// A structure's name and the paths of the members that are read of it; parts are separated by dots, anonymous members are
+/// passed through.
+pub(crate) type Structure = (&'static str, &'static [&'static str]);
 
 struct Reader<'unit, 'data> {
     dwarf: &'unit gimli::Dwarf<Slice<'data>>,
@@ -124,7 +145,7 @@ struct Reader<'unit, 'data> {
 
 impl<'data> Reader<'_, 'data> {
     /// The wanted structures that this unit defines.
-    fn structures(&self) -> Result<Vec<(&'static str, UnitOffset)>, DwarfError> {
+    fn structures(&self, wanted: &'static [Structure]) -> Result<Vec<(Structure, UnitOffset)>, DwarfError> {
         let mut found = Vec::new();
         let mut cursor = self.unit.entries();
         if !cursor.next_entry()? || !cursor.next_entry()? {
@@ -135,7 +156,7 @@ impl<'data> Reader<'_, 'data> {
             let is_definition = child.tag() == DW_TAG_structure_type && !child.has_attr(DW_AT_declaration);
             if is_definition
                 && let Some(name) = self.name(child)
-                && let Some(wanted) = STRUCTURES.iter().find(|wanted| wanted.as_bytes() == name)
+                && let Some(wanted) = wanted.iter().find(|wanted| wanted.0.as_bytes() == name)
             {
                 found.push((*wanted, child.offset()));
             }
@@ -144,9 +165,9 @@ impl<'data> Reader<'_, 'data> {
         Ok(found)
     }
 
-    fn wanted_members(&self, name: &'static str, at: UnitOffset) -> Result<Members, DwarfError> {
+    fn wanted_members(&self, paths: &[&'static str], at: UnitOffset) -> Result<Members, DwarfError> {
         let mut offsets = HashMap::new();
-        for path in wanted(name) {
+        for path in paths {
             let parts: Vec<&str> = path.split('.').collect();
             if let Some(offset) = self.member(at, &parts, MAX_DEPTH)? {
                 offsets.insert(*path, offset);
@@ -361,7 +382,7 @@ mod tests {
         let dwarf = sections.unwrap();
         let unit = dwarf.unit(dwarf.units().next().unwrap().unwrap()).unwrap();
         let reader = Reader { dwarf: &dwarf, unit, members_left: Cell::new(10) };
-        let (name, at) = reader.structures().unwrap()[0];
+        let ((name, _), at) = reader.structures(STRUCTURES).unwrap()[0];
         assert_eq!((name, reader.member(at, &["vcpu_id"], MAX_DEPTH).unwrap()), (VCPU, Some(12)));
         assert_eq!(reader.member(at, &["absent"], MAX_DEPTH).unwrap(), None);
         assert_eq!(read(&abbreviations, &info), Err(DwarfError::NoStructure(CPU_INFO)));

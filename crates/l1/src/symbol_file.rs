@@ -3,8 +3,11 @@
 //! Distributions ship it as a debug package (`/usr/lib/debug/boot/xen-syms-*`). It has a symbol table, often a
 //! build id, and in some distributions DWARF.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use hypovisor_machine::Gva;
-use object::elf::{SHF_EXECINSTR, STB_LOCAL, STT_FILE, STT_SECTION, SymbolSection};
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, STB_LOCAL, STT_FILE, STT_SECTION, SymbolSection};
 use object::read::elf::{ElfFile64, SectionHeader, Sym};
 use object::{Object, ObjectSection};
 
@@ -63,14 +66,43 @@ impl<'data> SymbolFile<'data> {
     /// # Errors
     /// When there is DWARF, but it is broken or lacks one of the structures needed.
     pub fn layout(&self) -> Result<Option<Layout>, DwarfError> {
-        if self.elf.section_by_name(".debug_info").is_none() {
+        if !self.has_dwarf() {
             return Ok(None);
         }
-        dwarf::layout(|name| {
-            let section = self.elf.section_by_name(name)?;
-            section.uncompressed_data().ok()
-        })
-        .map(Some)
+        dwarf::layout(|name| self.section(name)).map(Some)
+    }
+
+    /// Offsets in bytes of these members (a structure's name, the paths of its members), by structure and path, and the
+    /// structure's size under an empty path. What the file does not describe is absent.
+    ///
+    /// # Errors
+    /// When there is DWARF, but it is broken.
+    pub fn offsets(
+        &self,
+        wanted: &'static [(&'static str, &'static [&'static str])],
+    ) -> Result<HashMap<(&'static str, &'static str), u32>, DwarfError> {
+        if !self.has_dwarf() {
+            return Ok(HashMap::new());
+        }
+        dwarf::offsets(|name| self.section(name), wanted)
+    }
+
+    /// What the file loads, where: code, constants, and variables as they are before the first instruction. Without what is
+    /// zero then.
+    pub fn loaded(&self) -> impl Iterator<Item = (Gva, &'data [u8])> {
+        let loaded = self.elf.sections().filter(|section| {
+            let header = section.elf_section_header();
+            header.sh_flags(self.elf.endian()).contains(SHF_ALLOC)
+        });
+        loaded.filter_map(|section| Some((Gva(section.address()), section.data().ok()?)))
+    }
+
+    fn has_dwarf(&self) -> bool {
+        self.elf.section_by_name(".debug_info").is_some()
+    }
+
+    fn section(&self, name: &str) -> Option<Cow<'data, [u8]>> {
+        self.elf.section_by_name(name)?.uncompressed_data().ok()
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod address;
 pub mod clock;
+pub mod leaves;
 mod memory;
 pub mod nested;
 pub mod paging;

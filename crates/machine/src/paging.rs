@@ -3,11 +3,11 @@
 use crate::{Gpa, Gva, MemoryError, PhysicalMemory};
 
 /// Bit 0 of every entry.
-const PRESENT: u64 = 1;
+pub(crate) const PRESENT: u64 = 1;
 /// Bit 7 of a level-3 or level-2 entry: it maps a 1 GiB or 2 MiB page itself.
-const PAGE_SIZE_BIT: u64 = 1 << 7;
+pub(crate) const PAGE_SIZE_BIT: u64 = 1 << 7;
 /// Bits 51..12: the physical address of the next table or page.
-const ADDRESS_MASK: u64 = 0x000f_ffff_ffff_f000;
+pub(crate) const ADDRESS_MASK: u64 = 0x000f_ffff_ffff_f000;
 
 /// One translation step: where a table's entry leads.
 enum Entry {

@@ -1,0 +1,61 @@
+//! Is L1 still itself? Its code, its tables, its registers and its list of guests, looked at from outside.
+//!
+//! ```text
+//!   memory (running, or an image of it) --+
+//!   registers of its processors ----------+--> Target --> check --> Report: verified, findings, skipped
+//!   symbols file --> Reference, Structures +
+//! ```
+//!
+//! Nothing that L1 holds is believed when the file can say it. Where only L1 can, such as which live patches it applied, what
+//! it says is shown. What is not understood is reported as unknown, with what would settle it, never as tampering.
+//!
+//! Everything read is hostile: work is bounded, and nothing panics.
+
+#![forbid(unsafe_code)]
+
+mod alternatives;
+mod disassembly;
+pub mod domains;
+mod finding;
+mod gates;
+mod livepatch;
+mod mappings;
+mod pointers;
+mod reference;
+mod registers;
+mod structures;
+mod target;
+mod text;
+
+use hypovisor_machine::{Gpa, PhysicalMemory};
+
+pub use finding::{Finding, Item, Judgement, Report, Verified};
+pub use livepatch::{LivePatch, LivePatches};
+pub use reference::{NoBorder, Reference};
+pub use structures::Structures;
+pub use target::Target;
+
+/// Looks at everything once. `ram` are the runs of L1's memory.
+pub fn check<M: PhysicalMemory>(
+    target: &Target<'_, M>,
+    structures: &Structures,
+    ram: &[(Gpa, u64)],
+) -> Report {
+    let mut report = Report::default();
+    let patches = LivePatches::read(target, structures);
+    if structures.is_empty() {
+        report.skipped(Item::Text, "live patches, because the symbols file has no debug information");
+    }
+    text::check_text(target, &patches, &mut report);
+    text::check_constants(target, &mut report);
+    pointers::check_pointers(target, &mut report);
+    pointers::check_exception_table(target, &mut report);
+    mappings::check(target, &patches, &mut report);
+    gates::check(target, &mut report);
+    registers::check(target, &mut report);
+    match domains::find(target, structures, ram) {
+        Ok(domains) => domains::check(&domains, &mut report),
+        Err(error) => report.skipped(Item::Domains, error.to_string()),
+    }
+    report
+}
