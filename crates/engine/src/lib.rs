@@ -18,6 +18,7 @@ pub mod event_json;
 pub mod event_line;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod inspect;
 mod note;
 pub mod pairing;
 pub mod policy;

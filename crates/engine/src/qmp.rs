@@ -108,9 +108,26 @@ impl Qmp {
     /// # Errors
     /// [`QmpError::NoRam`] if the memory map shows none.
     pub fn ram(&mut self) -> Result<RamMap, QmpError> {
-        let command = json!({ "command-line": "info mtree -f" });
-        let answer = self.execute("human-monitor-command", command)?;
-        parse_memory_map(answer.as_str().unwrap_or("")).ok_or(QmpError::NoRam)
+        let answer = self.human("info mtree -f")?;
+        parse_memory_map(&answer).ok_or(QmpError::NoRam)
+    }
+
+    /// What a command of the monitor for people prints.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub fn human(&mut self, line: &str) -> Result<String, QmpError> {
+        let answer = self.execute("human-monitor-command", json!({ "command-line": line }))?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The process that listens: QEMU's.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn pid(&self) -> Result<i32, QmpError> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.writer).map_err(std::io::Error::from)?;
+        Ok(peer.pid.as_raw_nonzero().get())
     }
 }
 
