@@ -34,6 +34,10 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Go on watching a QEMU whose engine was killed
     Attach(AttachArgs),
+    /// Say whether a hypervisor was tampered with: a running one, or one in an image of its memory
+    Check(CheckArgs),
+    /// List the domains that really are there, beside those that the hypervisor lists
+    Ls(LookArgs),
     /// Make hypercalls in the name of a running domain, with nothing installed in it
     Inject(InjectArgs),
     /// Measure the detection: benign workloads and rehearsed attacks on a real Xen
@@ -173,6 +177,36 @@ pub(crate) struct AttachArgs {
     pub(crate) recording: PathBuf,
     #[command(flatten)]
     pub(crate) detect: DetectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LookArgs {
+    /// A machine that runs: the directory of its recording, or the socket of QEMU's monitor (QMP); alone, the one that is
+    /// watched now
+    #[arg(long, value_name = "VM", num_args = 0..=1, required_unless_present = "dump", conflicts_with = "dump")]
+    pub(crate) attach: Option<Option<PathBuf>>,
+    /// An image of its memory: QEMU's ELF dump (dump-guest-memory), LiME's, or raw
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dump: Option<PathBuf>,
+    /// What Xen was made with: xen-syms of its debug package. Not needed for a machine that is being recorded with one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) symbols: Option<PathBuf>,
+    /// Stop the machine meanwhile, so that all is seen as of one moment
+    #[arg(long, conflicts_with = "dump")]
+    pub(crate) stop: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 no tampering was found; 1 signs of tampering; 2 it could not be checked.\n\
+    docs/integrity.md says what is looked at and what is not."
+)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! the exit code of its script through instead.
 
 mod attach;
+mod check;
 mod cli;
 mod detect;
 mod doctor;
@@ -49,6 +50,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Attach(args) => attach::attach(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Ls(args) => check::ls(&args),
         Command::Trace(args) => view::trace(&args),
         Command::Stats(args) => view::stats(&args),
         Command::Report(args) => view::report(&args),

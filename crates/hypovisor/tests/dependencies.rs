@@ -32,7 +32,19 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("lab", &[]),
     (
         "hypovisor",
-        &["machine", "abi", "event", "l1", "dump", "integrity", "engine", "lab", "rules", "campaign", "verdict"],
+        &[
+            "machine",
+            "abi",
+            "event",
+            "l1",
+            "dump",
+            "integrity",
+            "engine",
+            "lab",
+            "rules",
+            "campaign",
+            "verdict",
+        ],
     ),
     ("xtask", &["machine", "l1"]),
 ];

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::finding::{Finding, Item, Report};
 use crate::structures::Structures;
-use crate::target::Target;
+use crate::target::{Cpu, Target};
 
 /// The first number that is no guest's (`DOMID_FIRST_RESERVED`, public/xen.h).
 const FIRST_RESERVED: u16 = 0x7ff0;
@@ -213,9 +213,9 @@ impl<M: PhysicalMemory> Reader<'_, '_, M> {
     fn running(&self) -> Vec<Gva> {
         let Some(current) = self.structures.offset("cpu_info", "current_vcpu") else { return Vec::new() };
         let Some(size) = self.structures.size("cpu_info") else { return Vec::new() };
-        let on = |cpu: &hypovisor_machine::SystemRegisters| {
+        let on = |cpu: &Cpu| {
             (12..=16).find_map(|order| {
-                let top = (cpu.rsp.0 | ((1 << order) - 1)).wrapping_add(1);
+                let top = (cpu.registers.rsp.0 | ((1 << order) - 1)).wrapping_add(1);
                 let vcpu = self.pointer(Gva(top.wrapping_sub(size)).offset(current))?;
                 let domain = self.pointer(vcpu.offset(self.fields.vcpu_domain))?;
                 self.is_domain(domain).then_some(domain)

@@ -3,7 +3,7 @@
 use hypovisor_machine::{DescriptorTable, Gva, PhysicalMemory};
 
 use crate::finding::{Finding, Item, Report};
-use crate::target::Target;
+use crate::target::{Cpu, Target};
 
 const GATES: usize = 256;
 const GATE_BYTES: usize = 16;
@@ -48,9 +48,9 @@ pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, report: &mut Repo
         report.skipped(Item::Idt, "the source does not tell where the processors' tables are");
         return report.skipped(Item::Gdt, "the source does not tell where the processors' tables are");
     }
-    let first = target.cpus.first().and_then(|cpu| gates(target, cpu.idt));
-    for (index, cpu) in target.cpus.iter().enumerate() {
-        let Some(found) = gates(target, cpu.idt) else {
+    let first = target.cpus.first().and_then(|cpu| gates(target, cpu.registers.idt));
+    for Cpu { index, registers } in target.cpus.iter().copied() {
+        let Some(found) = gates(target, registers.idt) else {
             report.add([Finding::tampering(
                 Item::Idt,
                 format!("CPU {index}"),
@@ -58,8 +58,8 @@ pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, report: &mut Repo
             )]);
             continue;
         };
-        report.add(idt_findings(target, index, cpu.idt.base, &found, first.as_deref()));
-        report.add(gdt_findings(target, index, cpu.gdt));
+        report.add(idt_findings(target, index, registers.idt.base, &found, first.as_deref()));
+        report.add(gdt_findings(target, index, registers.gdt));
     }
     report.verified(Item::Idt, format!("the gates of {} processors", target.cpus.len()));
     report.verified(Item::Gdt, format!("L1's own descriptors of {} processors", target.cpus.len()));
