@@ -2,7 +2,8 @@
 //!
 //! Xen keeps the upper half's slots 256 to 271 of every top-level table for itself (xen/arch/x86/include/asm/config.h). All
 //! of its address spaces share them, but for the slot that maps the table itself and the one that holds what belongs to the
-//! domain that runs.
+//! domain that runs. Older versions map their own code a second time, writable, with the rest of memory (the direct map): as
+//! long as that is all of it, it is theirs.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,8 @@ const MAX_FINDINGS: usize = 32;
 pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, patches: &LivePatches, report: &mut Report) {
     let parts = *target.reference.parts();
     let stubs = stubs(target).into_iter().map(|stub| stub.at.page()).collect();
-    let mut walk = Walk { target, patches, stubs, code: Vec::new(), pages: 0, findings: BTreeMap::new() };
+    let mut walk =
+        Walk { target, patches, stubs, code: Vec::new(), pages: 0, aliased: 0, findings: BTreeMap::new() };
     walk.code = frames_of(target, Range { start: parts.text.start, end: parts.set_at_boot.end });
     let mut ended = Ok(());
     for slot in SLOTS {
@@ -40,7 +42,14 @@ pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, patches: &LivePat
     if let Err(error) = ended {
         report.add([unreadable(&error)]);
     }
-    report.verified(Item::PageTables, format!("{} pages that L1 maps", walk.pages));
+    let mut what = format!("{} pages that L1 maps", walk.pages);
+    if walk.aliased == walk.code.len()
+        && walk.findings.get(&Wrong::Alias).is_some_and(|aliases| aliases.len() == 1)
+    {
+        walk.findings.remove(&Wrong::Alias);
+        what.push_str("; its code is also in the direct map, writable, as in older versions of Xen");
+    }
+    report.verified(Item::PageTables, what);
     report.add(walk.findings.into_values().flatten());
 }
 
@@ -105,6 +114,8 @@ struct Walk<'a, 'b, M> {
     /// Frames of code and constants, and the address each has in the image.
     code: Vec<(Gpa, Gva)>,
     pages: u64,
+    /// Pages of code and constants that may be written elsewhere.
+    aliased: usize,
     findings: BTreeMap<Wrong, Vec<Finding>>,
 }
 
@@ -158,6 +169,7 @@ impl<M: PhysicalMemory> Walk<'_, '_, M> {
         let within = self.code[first..].iter().take_while(|(gpa, _)| gpa.0 - leaf.gpa.0 < leaf.bytes);
         let Some((gpa, gva)) = within.clone().next().copied() else { return };
         let (count, place) = (within.count(), self.target.name(gva));
+        self.aliased += count;
         let alias = leaf.gva.offset(gpa.0 - leaf.gpa.0);
         let message = format!(
             "{count} pages of code or constants, the first at {place}, may be written through {alias:#x}"

@@ -135,11 +135,11 @@ fn address_space_findings<M: PhysicalMemory>(
     let wrong = |slot: usize| {
         let own = top_level_entry(&target.physical, target.cr3, slot).ok()?;
         let found = top_level_entry(&target.physical, cpu.cr3, slot).ok()?;
-        // ACCESSED and DIRTY are the processor's.
+        // What is absent leads nowhere: a PV guest's tables for its user mode lack one. ACCESSED and DIRTY are the processor's.
         let differs = (own ^ found) & !0x60 != 0;
         let place = format!("CPU {index} CR3 slot {slot}");
         let message = format!("{place} leads elsewhere than in L1's own tables");
-        (own != 0 && differs).then(|| {
+        (own != 0 && found != 0 && differs).then(|| {
             Finding::tampering(Item::PageTables, place, message)
                 .compared(vec![format!("{own:#x}")], vec![format!("{found:#x}")])
         })
