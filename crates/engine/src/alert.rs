@@ -15,6 +15,7 @@
 
 mod detection;
 mod history;
+mod integrity;
 mod model;
 mod ocsf;
 mod output;
@@ -27,8 +28,8 @@ mod tests;
 
 pub use detection::{Detection, guest_kind};
 pub use model::{
-    Action, ActionTaken, Alert, AlertMoment, AlertRule, EventObject, Report, ReportKind, RuleOff, SCHEMA,
-    Severity, Source, Step, Storm,
+    Action, ActionTaken, Alert, AlertMoment, AlertRule, EventObject, IntegrityAlert, Report, ReportKind,
+    RuleOff, SCHEMA, Severity, Source, Step, Storm,
 };
 pub use output::{AlertError, AlertFormat, AlertOutput, AlertWriter};
 pub use replay::replay;

@@ -54,9 +54,9 @@ impl PhysicalMemory for ProcessMemory {
     }
 }
 
-/// A machine that runs.
+/// A machine that runs. QEMU serves one client of its monitor at a time, so each question connects anew.
 pub struct RunningMachine {
-    monitor: Qmp,
+    monitor: PathBuf,
     memory: Box<dyn PhysicalMemory + Send>,
     runs: Vec<(Gpa, u64)>,
 }
@@ -67,15 +67,15 @@ impl RunningMachine {
     /// # Errors
     /// When nothing listens there, or the memory of that QEMU cannot be read.
     pub fn open(monitor: &Path) -> Result<Self, InspectError> {
-        let mut monitor = Qmp::connect(monitor)?;
-        let map = monitor.ram()?;
-        let pid = monitor.pid()?;
+        let mut client = Qmp::connect(monitor)?;
+        let map = client.ram()?;
+        let pid = client.pid()?;
         let memory: Box<dyn PhysicalMemory + Send> = match shared(pid, &map) {
             Some(ram) => Box::new(ram),
-            None => Box::new(private(pid, &map, &mut monitor)?),
+            None => Box::new(private(pid, &map, &mut client)?),
         };
         let runs = map.ranges.iter().map(|range| (range.gpa, range.len)).collect();
-        Ok(Self { monitor, memory, runs })
+        Ok(Self { monitor: monitor.to_owned(), memory, runs })
     }
 
     /// Its memory.
@@ -94,25 +94,25 @@ impl RunningMachine {
     ///
     /// # Errors
     /// When QEMU does not answer.
-    pub fn registers(&mut self) -> Result<Vec<SystemRegisters>, InspectError> {
-        let text = self.monitor.human("info registers -a")?;
+    pub fn registers(&self) -> Result<Vec<SystemRegisters>, InspectError> {
+        let text = Qmp::connect(&self.monitor)?.human("info registers -a")?;
         Ok(registers::parse(&text))
     }
 
-    /// Stops the machine; it goes on when the result is dropped.
+    /// Stops the machine.
     ///
     /// # Errors
     /// When QEMU does not answer.
-    pub fn stop(&mut self) -> Result<(), InspectError> {
-        Ok(self.monitor.stop()?)
+    pub fn stop(&self) -> Result<(), InspectError> {
+        Ok(Qmp::connect(&self.monitor)?.stop()?)
     }
 
     /// Lets a stopped machine go on.
     ///
     /// # Errors
     /// When QEMU does not answer.
-    pub fn go_on(&mut self) -> Result<(), InspectError> {
-        Ok(self.monitor.cont()?)
+    pub fn go_on(&self) -> Result<(), InspectError> {
+        Ok(Qmp::connect(&self.monitor)?.cont()?)
     }
 }
 

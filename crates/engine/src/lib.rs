@@ -19,6 +19,7 @@ pub mod event_line;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod inspect;
+pub mod integrity;
 mod note;
 pub mod pairing;
 pub mod policy;

@@ -48,7 +48,7 @@ fn look<T>(
     args: &LookArgs,
     work: impl FnOnce(&Target<'_, Memory<'_>>, &Structures, &[(hypovisor_machine::Gpa, u64)]) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let mut source = Source::open(args)?;
+    let source = Source::open(args)?;
     let path = source.symbols(args.symbols.as_deref())?;
     let contents =
         std::fs::read(&path).with_context(|| format!("cannot read symbol file {}", path.display()))?;

@@ -1,6 +1,6 @@
 //! What is looked for while a session runs, and what is done about it.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use hypovisor_engine::alert::{
-    ActionTaken, AlertError, AlertFormat, AlertOutput, AlertSink, AlertWriter, Alerter, Detection, Report,
-    Severity,
+    ActionTaken, AlertError, AlertFormat, AlertOutput, AlertSink, AlertWriter, Alerter, Detection,
+    IntegrityAlert, Report, Severity,
 };
 use hypovisor_engine::domains::Domains;
 use hypovisor_engine::policy::Policy;
@@ -19,6 +19,7 @@ use hypovisor_engine::session::Session;
 use hypovisor_rules::{Enforce, Rules};
 use serde_json::json;
 
+use crate::integrity::Integrity;
 use crate::output::Output;
 
 /// How often storms that are over are looked for.
@@ -48,6 +49,21 @@ pub(crate) struct DetectArgs {
     /// The form of alerts in the file
     #[arg(long, value_enum, default_value = "json", requires = "alerts")]
     pub(crate) alert_format: FormatArg,
+    /// Watch the hypervisor itself: its code, page tables, registers, gates and lists of domains (docs/integrity.md)
+    #[arg(long)]
+    pub(crate) integrity: bool,
+    /// What to do when the hypervisor was tampered with
+    #[arg(long, value_enum, default_value = "alert", requires = "integrity")]
+    pub(crate) on_tamper: TamperArg,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TamperArg {
+    /// Tell
+    #[default]
+    Alert,
+    /// Tell, and stop the machine until `hypovisor resume`
+    Pause,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -88,6 +104,7 @@ pub(crate) struct Detecting {
     /// The rules, the policy's among them.
     rules: Option<Arc<Rules>>,
     profile: Option<Profile>,
+    integrity: Integrity,
     ticked: Instant,
 }
 
@@ -96,14 +113,18 @@ impl Detecting {
     pub(crate) fn load(args: &DetectArgs) -> anyhow::Result<Self> {
         let rules = load_rules(args)?.map(Arc::new);
         let profile = args.profile.as_deref().map(Profile::load).transpose()?;
-        Ok(Self { args: args.clone(), rules, profile, ticked: Instant::now() })
+        let integrity = Integrity::new(args.integrity, args.on_tamper == TamperArg::Pause);
+        Ok(Self { args: args.clone(), rules, profile, integrity, ticked: Instant::now() })
     }
 
     /// Puts what looks for attacks before `output`.
     pub(crate) fn before(&self, output: Output) -> anyhow::Result<Watched> {
         let detection = self.detection();
-        let alerter =
-            if detection.is_empty() { None } else { Some(Alerter::live(detection, self.target()?)) };
+        let alerter = if detection.is_empty() && !self.args.integrity {
+            None
+        } else {
+            Some(Alerter::live(detection, self.target()?))
+        };
         Ok(AlertSink { inner: output, alerter })
     }
 
@@ -135,6 +156,7 @@ impl Detecting {
         self.ticked = Instant::now();
         if let Some(alerter) = &mut watched.alerter {
             alerter.tick()?;
+            self.integrity.tick(session, alerter)?;
         }
         self.answer(session, watched)
     }
@@ -253,6 +275,22 @@ impl Terminal {
     }
 }
 
+impl Terminal {
+    fn integrity(&self, out: &mut impl Write, alert: &IntegrityAlert) -> std::io::Result<()> {
+        let (on, off) = self.mark(alert.rule.severity);
+        let (id, title, message) = (&alert.rule.id, &alert.rule.title, alert.finding.message.escape_debug());
+        let taken = if alert.taken == ActionTaken::Paused { " paused" } else { "" };
+        let severity = alert.rule.severity.name();
+        writeln!(out, "\rALERT {on}{severity} {id}{off}: {title}{taken}\n    {message}")?;
+        for (name, lines) in [("was", &alert.finding.expected), ("is", &alert.finding.found)] {
+            for line in lines {
+                writeln!(out, "    {name:<4} {line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl AlertOutput for Terminal {
     fn report(&mut self, report: &Report) -> Result<(), AlertError> {
         let mut out = std::io::stderr().lock();
@@ -272,6 +310,7 @@ impl AlertOutput for Terminal {
                 "\rRULE OFF {}: it took too long; `hypovisor reload` switches it on again\n    {}",
                 off.rule.id, off.line
             ),
+            Report::Integrity(alert) => self.integrity(&mut out, alert),
             Report::Storm(storm) => {
                 writeln!(out, "\rALERT {}: {} more in a second", storm.rule.id, storm.held_back)
             }

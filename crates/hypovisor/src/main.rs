@@ -11,6 +11,7 @@ mod doctor;
 mod eval;
 mod in_place;
 mod inject;
+mod integrity;
 mod lab;
 mod learn;
 mod live;

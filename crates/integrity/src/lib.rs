@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod alternatives;
+mod baseline;
 mod disassembly;
 pub mod domains;
 mod finding;
@@ -29,6 +30,7 @@ mod text;
 
 use hypovisor_machine::{Gpa, PhysicalMemory};
 
+pub use baseline::Baseline;
 pub use finding::{Finding, Item, Judgement, Report, Verified};
 pub use livepatch::{LivePatch, LivePatches};
 pub use reference::{NoBorder, Reference};
@@ -50,12 +52,27 @@ pub fn check<M: PhysicalMemory>(
     text::check_constants(target, &mut report);
     pointers::check_pointers(target, &mut report);
     pointers::check_exception_table(target, &mut report);
-    mappings::check(target, &patches, &mut report);
-    gates::check(target, &mut report);
-    registers::check(target, &mut report);
+    check_state(target, &patches, &mut report);
+    check_domains(target, structures, ram, &mut report);
+    report
+}
+
+/// Looks at what L1 changes as it runs: page tables, registers and gates.
+pub fn check_state<M: PhysicalMemory>(target: &Target<'_, M>, patches: &LivePatches, report: &mut Report) {
+    mappings::check(target, patches, report);
+    gates::check(target, report);
+    registers::check(target, report);
+}
+
+/// Compares L1's lists of domains with each other, and with what lies in the runs `ram` of its memory.
+pub fn check_domains<M: PhysicalMemory>(
+    target: &Target<'_, M>,
+    structures: &Structures,
+    ram: &[(Gpa, u64)],
+    report: &mut Report,
+) {
     match domains::find(target, structures, ram) {
-        Ok(domains) => domains::check(&domains, &mut report),
+        Ok(domains) => domains::check(&domains, report),
         Err(error) => report.skipped(Item::Domains, error.to_string()),
     }
-    report
 }

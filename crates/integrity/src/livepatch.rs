@@ -42,7 +42,7 @@ pub struct LivePatches(Vec<LivePatch>);
 
 impl LivePatches {
     /// Reads L1's list; empty if the file does not describe it.
-    pub(crate) fn read<M: PhysicalMemory>(target: &Target<'_, M>, structures: &Structures) -> Self {
+    pub fn read<M: PhysicalMemory>(target: &Target<'_, M>, structures: &Structures) -> Self {
         Self(Reader { target, structures }.list().unwrap_or_default())
     }
 

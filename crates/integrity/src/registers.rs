@@ -57,7 +57,9 @@ fn control_findings<M: PhysicalMemory>(
     if cpu.efer.is_some_and(|efer| efer & EFER_NO_EXECUTE == 0) {
         wrong("EFER", format!("CPU {index} may execute data: EFER.NXE is off"));
     }
-    let wanted = target.variable("mmu_cr4_features").unwrap_or(0);
+    // For 32-bit PV guests, whose kernels run in ring 1, L1 turns some of them off on the way out (cr4_pv32_mask).
+    let is_in_ring_1 = cpu.privilege_level() == 1;
+    let wanted = target.variable("mmu_cr4_features").filter(|_| !is_in_ring_1).unwrap_or(0);
     for (bit, name) in CR4_PROTECTIONS {
         if wanted & bit != 0 && cpu.cr4 & bit == 0 {
             wrong("CR4", format!("CPU {index} runs without {name}, which L1 turned on at boot"));

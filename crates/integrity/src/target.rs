@@ -65,6 +65,14 @@ impl<'a, M: PhysicalMemory> Target<'a, M> {
         Some(Self { cr3: own.map_or(cr3, |own| own.0), physical, reference, cpus: found, elsewhere })
     }
 
+    /// Whether L1 has finished its boot: what is needed only for that is thrown away.
+    #[must_use]
+    pub fn is_booted(&self) -> bool {
+        let symbols = self.reference.symbols();
+        let boot = symbols.address_of("__init_begin").or_else(|| symbols.address_of("_sinittext"));
+        boot.is_some_and(|boot| self.memory().translate(boot).is_err())
+    }
+
     pub(crate) const fn memory(&self) -> VirtualMemory<&M> {
         VirtualMemory::new(&self.physical, self.cr3)
     }

@@ -10,9 +10,11 @@ use crate::reference::Range;
 use crate::target::Target;
 
 /// Differences that lie no further apart are one.
-const GAP_BYTES: u64 = 8;
+pub(crate) const GAP_BYTES: u64 = 8;
 /// The most findings of one kind: who overwrites everything need not fill the report.
 const MAX_FINDINGS: usize = 64;
+/// The most bytes shown as bytes.
+const MAX_SHOWN: usize = 32;
 /// A near jump with a distance of 32 bits.
 const JUMP_BYTES: usize = 5;
 /// How much is disassembled in front of and behind a difference.
@@ -134,6 +136,34 @@ fn changed<M: PhysicalMemory>(target: &Target<'_, M>, item: Item, run: Range) ->
     if item == Item::Text { with_code(target, finding, run) } else { with_bytes(target, finding, run) }
 }
 
+/// Bytes that are no longer what they were: `run` of those at `gva`.
+pub(crate) fn changed_since<M: PhysicalMemory>(
+    target: &Target<'_, M>,
+    patches: &LivePatches,
+    item: Item,
+    gva: Gva,
+    before: &[u8],
+    now: &[u8],
+    run: (usize, usize),
+) -> Finding {
+    let (at, len) = (gva.offset(run.0 as u64), run.1 - run.0);
+    let place = target.name(at);
+    let finding = Finding::tampering(item, place.clone(), format!("{len} bytes at {place} have changed"));
+    let finding = finding.at(at, len as u64);
+    if item != Item::Text {
+        return finding.compared(hex(&before[run.0..run.1]), hex(&now[run.0..run.1]));
+    }
+    let start = instruction_before(target, at).0.max(gva.0) - gva.0;
+    let shown = start as usize..(run.1 + SHOWN_BYTES as usize).min(before.len());
+    let lines = |bytes: &[u8]| disassembly::lines(gva.offset(start), &bytes[shown.clone()]);
+    patches.explain(finding.compared(lines(before), lines(now)), jump_at(target, at))
+}
+
+/// Bytes on one line.
+fn hex(bytes: &[u8]) -> Vec<String> {
+    vec![bytes.iter().take(MAX_SHOWN).map(|byte| format!("{byte:02x}")).collect::<String>()]
+}
+
 /// Disassembles from the function's last instruction border that the file has before the change.
 fn with_code<M: PhysicalMemory>(target: &Target<'_, M>, finding: Finding, run: Range) -> Finding {
     let start = instruction_before(target, run.start);
@@ -152,8 +182,7 @@ fn instruction_before<M: PhysicalMemory>(target: &Target<'_, M>, at: Gva) -> Gva
 }
 
 fn with_bytes<M: PhysicalMemory>(target: &Target<'_, M>, finding: Finding, run: Range) -> Finding {
-    let len = run.bytes().min(32) as usize;
-    let hex = |bytes: &[u8]| vec![bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()];
+    let len = run.bytes().min(MAX_SHOWN as u64) as usize;
     let expected = target.reference.bytes(run.start, len).map(hex);
     let found = target.bytes(run.start, len).map(|bytes| hex(&bytes));
     finding.compared(expected.unwrap_or_default(), found.unwrap_or_default())

@@ -9,13 +9,23 @@ const QEMU: &str = "qemu-system-x86";
 
 /// Nanoseconds that the threads of the QEMU that this process started have run so far.
 pub(super) fn of_qemu_below(parent: u32) -> anyhow::Result<u64> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
-    let mut qemu = children.split_whitespace().filter(|child| {
-        fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm.trim_end() == QEMU)
-    });
-    let qemu = qemu.next().context("the lab machine's QEMU is not there")?;
+    let qemu = qemu_below(parent)?.context("the lab machine's QEMU is not there")?;
     let threads = fs::read_dir(format!("/proc/{qemu}/task"))?;
     threads.map(|thread| ran(&fs::read_to_string(thread?.path().join("schedstat"))?)).sum()
+}
+
+/// The kernel lists the children of each thread apart.
+fn qemu_below(parent: u32) -> anyhow::Result<Option<String>> {
+    let is_qemu = |child: &str| {
+        fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm.trim_end() == QEMU)
+    };
+    for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
+        let children = fs::read_to_string(thread?.path().join("children"))?;
+        if let Some(child) = children.split_whitespace().find(|child| is_qemu(child)) {
+            return Ok(Some(child.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// The first of three numbers (Linux Documentation/scheduler/sched-stats.rst).

@@ -57,6 +57,8 @@ pub enum Source {
     Policy,
     /// A learned profile.
     Profile,
+    /// A look at L1 itself.
+    Integrity,
 }
 
 /// What a rule asks for.
@@ -138,6 +140,8 @@ pub enum ReportKind {
     /// A [`RuleOff`].
     #[serde(rename = "rule-off")]
     RuleOff,
+    /// An [`IntegrityAlert`].
+    Integrity,
 }
 
 /// An earlier step of a sequence.
@@ -238,9 +242,33 @@ pub struct RuleOff {
     pub line: String,
 }
 
+/// Something of L1 itself is not as it should be.
+#[derive(Clone, Debug, Serialize)]
+pub struct IntegrityAlert {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// [`ReportKind::Integrity`].
+    #[serde(rename = "type")]
+    pub kind: ReportKind,
+    /// When it was seen. RFC 3339 in UTC.
+    pub time: String,
+    /// The same in nanoseconds since the Unix epoch.
+    pub time_ns: i64,
+    /// What stands for the rule: `integrity/` and what was looked at.
+    pub rule: Arc<AlertRule>,
+    /// Alerts of this kind so far.
+    pub count: u64,
+    /// What was done.
+    pub taken: ActionTaken,
+    /// What was found.
+    pub finding: hypovisor_integrity::Finding,
+}
+
 /// What goes to an output.
 #[derive(Clone, Debug)]
 pub enum Report {
+    /// Something of L1 itself.
+    Integrity(Box<IntegrityAlert>),
     /// One alert.
     Alert(Box<Alert>),
     /// Many at once.

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::model::{Action, ActionTaken, Alert, AlertRule, Report, RuleOff, Severity, Storm};
+use super::model::{Action, ActionTaken, Alert, AlertRule, IntegrityAlert, Report, RuleOff, Severity, Storm};
 
 const VERSION: &str = "1.4.0";
 const CATEGORY_FINDINGS: u32 = 2;
@@ -13,6 +13,7 @@ const ACTIVITY_CREATE: u32 = 1;
 const STATUS_NEW: u32 = 1;
 const ANALYTIC_RULE: u32 = 1;
 const ANALYTIC_BEHAVIORAL: u32 = 2;
+const ANALYTIC_FINGERPRINTING: u32 = 5;
 
 /// Appends a report as one line, without its end.
 pub(super) fn write_line(out: &mut String, report: &Report) {
@@ -20,6 +21,7 @@ pub(super) fn write_line(out: &mut String, report: &Report) {
         Report::Alert(alert) => of_alert(alert),
         Report::Storm(storm) => of_storm(storm),
         Report::RuleOff(off) => of_rule_off(off),
+        Report::Integrity(alert) => of_integrity(alert),
     };
     out.push_str(&object.to_string());
 }
@@ -71,6 +73,14 @@ fn of_rule_off(off: &RuleOff) -> Value {
     object
 }
 
+fn of_integrity(alert: &IntegrityAlert) -> Value {
+    let uid = format!("{}:{}:{}", alert.rule.id, alert.time_ns, alert.count);
+    let mut object = finding(&alert.rule, alert.time_ns, &alert.finding.message, &uid, 1);
+    object["resources"] = json!([{ "type": "hypervisor", "name": alert.finding.place }]);
+    object["unmapped"] = json!({ "hypovisor": alert });
+    object
+}
+
 /// What all findings have.
 fn finding(rule: &AlertRule, time_ns: i64, message: &str, uid: &str, count: u64) -> Value {
     let (severity_id, severity) = severity(rule.severity);
@@ -115,6 +125,7 @@ fn finding_info(rule: &AlertRule, time_ns: i64, message: &str, uid: &str) -> Val
     let (type_id, kind) = match rule.source {
         super::Source::Rule | super::Source::Policy => (ANALYTIC_RULE, "Rule"),
         super::Source::Profile => (ANALYTIC_BEHAVIORAL, "Behavioral"),
+        super::Source::Integrity => (ANALYTIC_FINGERPRINTING, "Fingerprinting"),
     };
     let asked = match rule.action {
         Action::Alert => "alert",

@@ -48,6 +48,9 @@ impl AlertFormat {
             (Self::Json, Report::RuleOff(off)) => {
                 out.push_str(&serde_json::to_string(off).unwrap_or_default())
             }
+            (Self::Json, Report::Integrity(alert)) => {
+                out.push_str(&serde_json::to_string(alert).unwrap_or_default())
+            }
             (Self::Ocsf, report) => ocsf::write_line(out, report),
             (Self::Syslog, report) => syslog::write_line(out, report),
         }

@@ -7,12 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hypovisor_abi::text::Detail;
 use hypovisor_event::injection::Injected;
 use hypovisor_event::verdict::Verdict;
+use hypovisor_integrity::Finding;
 use serde_json::value::RawValue;
 
 use super::detection::{Detection, Found, time_of};
 use super::history::History;
+use super::integrity;
 use super::model::{
-    ActionTaken, Alert, AlertMoment, AlertRule, EventObject, Report, ReportKind, RuleOff, SCHEMA, Step, Storm,
+    ActionTaken, Alert, AlertMoment, AlertRule, EventObject, IntegrityAlert, Report, ReportKind, RuleOff,
+    SCHEMA, Step, Storm,
 };
 use super::output::{AlertError, AlertOutput};
 use super::storm::Limiter;
@@ -132,6 +135,29 @@ impl<O: AlertOutput> Alerter<O> {
         }
         self.history.end(call);
         self.observe(call, AlertMoment::Return)
+    }
+
+    /// Something of L1 itself is not as it should be; `taken` is what was done.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn integrity(
+        &mut self,
+        time_ns: i64,
+        finding: Finding,
+        taken: ActionTaken,
+    ) -> Result<(), AlertError> {
+        let rule = integrity::rule(&finding, taken);
+        let place = self.place(&rule);
+        let total = &mut self.totals[place];
+        total.alerts += 1;
+        total.told += 1;
+        let count = total.alerts;
+        let mut time = String::new();
+        utc::write_rfc3339(&mut time, time_ns);
+        let kind = ReportKind::Integrity;
+        let alert = IntegrityAlert { schema: SCHEMA, kind, time, time_ns, rule, count, taken, finding };
+        self.output.report(&Report::Integrity(Box::new(alert)))
     }
 
     /// Events were lost.

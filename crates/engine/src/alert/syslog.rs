@@ -22,6 +22,7 @@ pub(super) fn write_line(out: &mut String, report: &Report) {
         Report::Alert(alert) => ("alert", &alert.rule, &alert.time),
         Report::Storm(storm) => ("storm", &storm.rule, &storm.time),
         Report::RuleOff(off) => ("rule-off", &off.rule, &off.time),
+        Report::Integrity(alert) => ("integrity", &alert.rule, &alert.time),
     };
     write_header(out, rule, time, kind);
     let _ = write!(out, "[hypovisor@{ENTERPRISE}");
@@ -50,6 +51,15 @@ pub(super) fn write_line(out: &mut String, report: &Report) {
             write_parameter(out, "domain", &off.domain.to_string());
             out.push_str("] The rule took too long and is switched off: ");
             out.push_str(&off.line);
+        }
+        Report::Integrity(alert) => {
+            write_parameter(out, "place", &alert.finding.place);
+            write_parameter(out, "taken", alert.taken.name());
+            write_parameter(out, "count", &alert.count.to_string());
+            out.push_str("] ");
+            write_text(out, &rule.title);
+            out.push_str(": ");
+            write_text(out, &alert.finding.message);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hypovisor_event::control::{self, Message};
 use hypovisor_mapping::{Access, Mapping, create_memfd};
@@ -54,6 +54,12 @@ impl Session {
     /// Where QEMU's monitor listens: needed for rules that pause L1.
     pub fn use_monitor(&mut self, socket: PathBuf) {
         self.monitor = Some(socket);
+    }
+
+    /// Where QEMU's monitor listens, if that is known.
+    #[must_use]
+    pub fn monitor(&self) -> Option<&Path> {
+        self.monitor.as_deref()
     }
 
     /// The call that L1 has been stopped for, once.

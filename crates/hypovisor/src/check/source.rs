@@ -47,7 +47,7 @@ impl Source {
             .context("say with --symbols which file Xen was made with: xen-syms of its debug package")
     }
 
-    pub(super) fn registers(&mut self) -> anyhow::Result<Vec<SystemRegisters>> {
+    pub(super) fn registers(&self) -> anyhow::Result<Vec<SystemRegisters>> {
         match self {
             Self::Image(image) => Ok(image.cpus().to_vec()),
             Self::Running { machine, .. } => Ok(machine.registers()?),
@@ -78,7 +78,7 @@ impl Source {
 
     /// Does this work, with the machine stopped if it runs and that is wished for. It goes on afterwards in any case.
     pub(super) fn while_stopped<T>(
-        &mut self,
+        &self,
         stop: bool,
         work: impl FnOnce(&Self) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {

@@ -142,6 +142,7 @@ impl Printer<'_> {
             Report::RuleOff(off) => {
                 self.line = format!("    ! {} took too long for this call and is switched off", off.rule.id);
             }
+            Report::Integrity(alert) => self.line = format!("    ! {}", printable(&alert.finding.message)),
             Report::Storm(storm) => {
                 self.line =
                     format!("    … {} more alerts of {} within a second", storm.held_back, storm.rule.id);

@@ -1,0 +1,349 @@
+//! Watches L1 itself while it runs: a thread looks at its memory and its registers again and again.
+//!
+//! ```text
+//!   every 100 ms   what may never change, against a copy made when L1 had booted: code, constants, gates, entry code
+//!   every second   page tables, registers, L1's lists of domains
+//!   every 30 s     all of memory, for domains that are in no list
+//! ```
+//!
+//! The thread has a mapping of its own and talks to QEMU's monitor by itself; the session is not held up. What has been told
+//! is told again only after it was gone meanwhile.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hypovisor_integrity::{
+    Baseline, Finding, Item, LivePatches, NoBorder, Reference, Report, Structures, Target, check,
+    check_domains, check_state,
+};
+use hypovisor_l1::{DwarfError, SymbolFile, SymbolFileError};
+use hypovisor_machine::{Gpa, PhysicalMemory};
+
+use crate::inspect::{InspectError, RunningMachine};
+
+/// Between two looks at what may never change.
+const BASELINE_PERIOD: Duration = Duration::from_millis(100);
+/// Between two looks at what L1 changes as it runs.
+const STATE_PERIOD: Duration = Duration::from_secs(1);
+/// Between two searches of all memory.
+const SEARCH_PERIOD: Duration = Duration::from_secs(30);
+/// Between two looks whether L1 has booted.
+const BOOT_PERIOD: Duration = Duration::from_millis(100);
+/// Until a second look, as long as L1 may take for what it does in several steps, such as applying a live patch.
+const SECOND_LOOK: Duration = Duration::from_millis(20);
+/// The most findings that are remembered as told.
+const MAX_TOLD: usize = 4096;
+
+/// Why L1 cannot be watched for tampering.
+#[derive(Debug, thiserror::Error)]
+pub enum IntegrityError {
+    /// The machine cannot be looked at.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// The symbols file cannot be read.
+    #[error("cannot read symbol file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is none.
+    #[error(transparent)]
+    Symbols(#[from] SymbolFileError),
+    /// Its debug information is broken.
+    #[error(transparent)]
+    Dwarf(#[from] DwarfError),
+    /// It lacks what is needed.
+    #[error(transparent)]
+    NoBorder(#[from] NoBorder),
+}
+
+/// What the thread has to tell.
+#[derive(Debug)]
+pub enum Told {
+    /// L1 has booted and was looked at in full; from now on it is watched.
+    Watching {
+        /// What was seen, findings included.
+        report: Box<Report>,
+        /// Bytes that are compared every time.
+        bytes: u64,
+        /// When, in nanoseconds since the Unix epoch.
+        time_ns: i64,
+    },
+    /// Something is not as it should be.
+    Finding {
+        /// When it was seen, in nanoseconds since the Unix epoch.
+        time_ns: i64,
+        /// What.
+        finding: Box<Finding>,
+    },
+    /// L1 is no longer watched.
+    Ended(IntegrityError),
+}
+
+/// How to watch.
+#[derive(Clone, Debug)]
+pub struct IntegrityOptions {
+    /// QEMU's monitor.
+    pub monitor: PathBuf,
+    /// What L1 was made with.
+    pub symbols: PathBuf,
+    /// Stop the machine when there is tampering.
+    pub pause: bool,
+}
+
+/// The thread, and what it tells.
+#[derive(Debug)]
+pub struct IntegrityWatch {
+    told: Receiver<Told>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl IntegrityWatch {
+    /// Starts looking.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(options: IntegrityOptions) -> std::io::Result<Self> {
+        let (sender, told) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let work = move || {
+            let watcher = Watcher { sender: &sender, stop: &stopped, options: &options };
+            if let Err(error) = watcher.run() {
+                // If nobody listens any more, nobody wants to know.
+                let _ = sender.send(Told::Ended(error));
+            }
+        };
+        let thread = std::thread::Builder::new().name("integrity".into()).spawn(work)?;
+        Ok(Self { told, stop, thread: Some(thread) })
+    }
+
+    /// What has been told since the last time.
+    pub fn take(&self) -> impl Iterator<Item = Told> + '_ {
+        self.told.try_iter()
+    }
+}
+
+impl Drop for IntegrityWatch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Watcher<'a> {
+    sender: &'a Sender<Told>,
+    stop: &'a AtomicBool,
+    options: &'a IntegrityOptions,
+}
+
+type Memory<'a> = &'a (dyn PhysicalMemory + Send);
+
+impl Watcher<'_> {
+    fn run(&self) -> Result<(), IntegrityError> {
+        let path = &self.options.symbols;
+        let contents =
+            std::fs::read(path).map_err(|source| IntegrityError::Read { path: path.clone(), source })?;
+        let file = SymbolFile::parse(&contents)?;
+        let structures = Structures::read(&file)?;
+        let reference = Reference::new(&file)?;
+        let machine = RunningMachine::open(&self.options.monitor)?;
+        let Some(first) = self.booted(&machine, &reference)? else { return Ok(()) };
+        let report = check(&first, &structures, machine.runs());
+        let baseline = Baseline::take(&first);
+        let mut sweeps = Sweeps::new(&baseline, &structures, machine.runs());
+        let findings = sweeps.told_of_state.fresh(report.findings.clone());
+        self.tell(Told::Watching { report: Box::new(report), bytes: baseline.bytes(), time_ns: now_ns() });
+        self.act(&machine, &findings)?;
+        let mut target = first;
+        while !self.waited(BASELINE_PERIOD) {
+            if sweeps.is_state_due()
+                && let Some(now) = Target::find(machine.memory(), &reference, &machine.registers()?, [])
+            {
+                target = now;
+            }
+            let findings = sweeps.look(&target);
+            for finding in &findings {
+                self.tell(Told::Finding { time_ns: now_ns(), finding: Box::new(finding.clone()) });
+            }
+            self.act(&machine, &findings)?;
+        }
+        Ok(())
+    }
+
+    /// L1 as soon as it has booted; `None` if nobody wants to know any more.
+    fn booted<'a>(
+        &self,
+        machine: &'a RunningMachine,
+        reference: &'a Reference<'a>,
+    ) -> Result<Option<Target<'a, Memory<'a>>>, IntegrityError> {
+        loop {
+            let cpus = machine.registers()?;
+            if let Some(target) =
+                Target::find(machine.memory(), reference, &cpus, []).filter(Target::is_booted)
+            {
+                return Ok(Some(target));
+            }
+            if self.waited(BOOT_PERIOD) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Stops the machine if that is wished for.
+    fn act(&self, machine: &RunningMachine, findings: &[Finding]) -> Result<(), IntegrityError> {
+        if self.options.pause && findings.iter().any(Finding::is_tampering) {
+            machine.stop()?;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, told: Told) {
+        // As above.
+        let _ = self.sender.send(told);
+    }
+
+    /// Waits; whether the watch is to end.
+    fn waited(&self, period: Duration) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < period {
+            if self.stop.load(Ordering::Relaxed) {
+                return true;
+            }
+            std::thread::sleep(period.min(Duration::from_millis(20)));
+        }
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What is looked at when, and what was told of it.
+struct Sweeps<'a> {
+    baseline: &'a Baseline,
+    structures: &'a Structures,
+    ram: &'a [(Gpa, u64)],
+    state: Instant,
+    search: Instant,
+    told_of_baseline: Known,
+    told_of_state: Known,
+    told_of_domains: Known,
+}
+
+impl<'a> Sweeps<'a> {
+    fn new(baseline: &'a Baseline, structures: &'a Structures, ram: &'a [(Gpa, u64)]) -> Self {
+        let (state, search) = (Instant::now(), Instant::now());
+        let [told_of_baseline, told_of_state, told_of_domains] = Default::default();
+        Self { baseline, structures, ram, state, search, told_of_baseline, told_of_state, told_of_domains }
+    }
+
+    fn is_state_due(&self) -> bool {
+        self.state.elapsed() >= STATE_PERIOD
+    }
+
+    /// Looks at what is due; gives what is new.
+    fn look<M: PhysicalMemory>(&mut self, target: &Target<'_, M>) -> Vec<Finding> {
+        let mut fresh = self.told_of_baseline.fresh(self.compare(target));
+        if !self.is_state_due() {
+            return fresh;
+        }
+        self.state = Instant::now();
+        fresh.extend(self.told_of_state.fresh(twice(|| self.state_of(target))));
+        if self.search.elapsed() >= SEARCH_PERIOD {
+            self.search = Instant::now();
+            fresh.extend(self.told_of_domains.fresh(twice(|| self.domains_of(target, self.ram))));
+        }
+        fresh
+    }
+
+    /// What has changed is told even if it is gone at the second look; that one says what to think of it.
+    fn compare<M: PhysicalMemory>(&self, target: &Target<'_, M>) -> Vec<Finding> {
+        let look = || self.baseline.compare(target, &LivePatches::read(target, self.structures));
+        let mut findings = look();
+        if findings.iter().any(|finding| !self.told_of_baseline.has(finding)) {
+            std::thread::sleep(SECOND_LOOK);
+            let second = look();
+            for finding in &mut findings {
+                if let Some(same) = second.iter().find(|same| key(same) == key(finding)) {
+                    finding.clone_from(same);
+                }
+            }
+        }
+        findings
+    }
+
+    fn state_of<M: PhysicalMemory>(&self, target: &Target<'_, M>) -> Vec<Finding> {
+        let mut report = Report::default();
+        check_state(target, &LivePatches::read(target, self.structures), &mut report);
+        check_domains(target, self.structures, &[], &mut report);
+        report.findings
+    }
+
+    fn domains_of<M: PhysicalMemory>(&self, target: &Target<'_, M>, ram: &[(Gpa, u64)]) -> Vec<Finding> {
+        let mut report = Report::default();
+        check_domains(target, self.structures, ram, &mut report);
+        report.findings
+    }
+}
+
+/// What two looks agree on: L1 is not stopped for them, and may be amid a change.
+fn twice(look: impl Fn() -> Vec<Finding>) -> Vec<Finding> {
+    let findings = look();
+    if findings.is_empty() {
+        return findings;
+    }
+    std::thread::sleep(SECOND_LOOK);
+    let second = look();
+    findings.into_iter().filter(|finding| second.iter().any(|same| key(same) == key(finding))).collect()
+}
+
+fn key(finding: &Finding) -> (Item, &str, &str) {
+    (finding.item, &finding.place, &finding.message)
+}
+
+/// What was there at the last look.
+#[derive(Debug, Default)]
+struct Known(HashSet<(Item, String, String)>);
+
+impl Known {
+    fn has(&self, finding: &Finding) -> bool {
+        self.0.contains(&(finding.item, finding.place.clone(), finding.message.clone()))
+    }
+
+    /// Those that were not there the last time.
+    fn fresh(&mut self, findings: Vec<Finding>) -> Vec<Finding> {
+        let owned = |finding: &Finding| (finding.item, finding.place.clone(), finding.message.clone());
+        let now = findings.iter().take(MAX_TOLD).map(owned).collect();
+        let fresh = findings.into_iter().filter(|finding| !self.has(finding)).collect();
+        self.0 = now;
+        fresh
+    }
+}
+
+fn now_ns() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_gone_meanwhile_is_told_again() {
+        let finding = || vec![Finding::tampering(Item::Text, "here", "changed")];
+        let mut told = Known::default();
+        assert_eq!(told.fresh(finding()).len(), 1);
+        assert!(told.fresh(finding()).is_empty());
+        assert!(told.fresh(Vec::new()).is_empty());
+        assert_eq!(told.fresh(finding()).len(), 1);
+    }
+}

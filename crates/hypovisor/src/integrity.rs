@@ -1,0 +1,95 @@
+//! `--integrity`: what is found of L1 itself becomes alerts.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use hypovisor_engine::alert::{ActionTaken, AlertOutput, Alerter};
+use hypovisor_engine::integrity::{IntegrityOptions, IntegrityWatch, Told};
+use hypovisor_engine::session::Session;
+use hypovisor_integrity::Finding;
+use hypovisor_l1::SymbolSource;
+
+/// How far watching L1 is.
+enum State {
+    Off,
+    /// L1 is not known yet.
+    Waiting,
+    On(IntegrityWatch),
+    Ended,
+}
+
+/// Watches L1 itself, if that is wished for.
+pub(crate) struct Integrity {
+    state: State,
+    pause: bool,
+}
+
+impl Integrity {
+    pub(crate) const fn new(wanted: bool, pause: bool) -> Self {
+        Self { state: if wanted { State::Waiting } else { State::Off }, pause }
+    }
+
+    /// Begins as soon as L1 is known; hands on what was found since the last time.
+    pub(crate) fn tick<O: AlertOutput>(
+        &mut self,
+        session: &mut Session,
+        alerter: &mut Alerter<O>,
+    ) -> anyhow::Result<()> {
+        if matches!(self.state, State::Waiting) && session.note().profile.is_some() {
+            self.state = State::On(self.start(session)?);
+        }
+        let State::On(watch) = &self.state else { return Ok(()) };
+        let told: Vec<Told> = watch.take().collect();
+        for told in told {
+            self.tell(told, alerter)?;
+        }
+        Ok(())
+    }
+
+    fn start(&self, session: &Session) -> anyhow::Result<IntegrityWatch> {
+        let profile = session.note().profile.as_ref();
+        let Some(SymbolSource::File(symbols)) = profile.map(|profile| &profile.symbols) else {
+            bail!(
+                "--integrity needs --symbols: the file that Xen was made with (xen-syms of its debug package)"
+            );
+        };
+        let monitor =
+            session.monitor().context("--integrity needs QEMU's monitor, which is not there")?.to_owned();
+        let options = IntegrityOptions { monitor, symbols: PathBuf::from(symbols), pause: self.pause };
+        IntegrityWatch::start(options).context("cannot start a thread to watch the hypervisor")
+    }
+
+    fn tell<O: AlertOutput>(&mut self, told: Told, alerter: &mut Alerter<O>) -> anyhow::Result<()> {
+        match told {
+            Told::Watching { report, bytes, time_ns } => {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "\rhypovisor: the hypervisor itself is watched: {} KiB compared every 100 ms",
+                    bytes >> 10
+                );
+                report.findings.into_iter().try_for_each(|finding| self.alert(time_ns, finding, alerter))
+            }
+            Told::Finding { time_ns, finding } => self.alert(time_ns, *finding, alerter),
+            Told::Ended(error) => {
+                self.state = State::Ended;
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "\rhypovisor: the hypervisor itself is no longer watched: {error}"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn alert<O: AlertOutput>(
+        &self,
+        time_ns: i64,
+        finding: Finding,
+        alerter: &mut Alerter<O>,
+    ) -> anyhow::Result<()> {
+        let paused = self.pause && finding.is_tampering();
+        let taken = if paused { ActionTaken::Paused } else { ActionTaken::Observed };
+        Ok(alerter.integrity(time_ns, finding, taken)?)
+    }
+}

@@ -1,0 +1,140 @@
+//! What may never change while L1 runs, copied once, and compared as often as anybody likes.
+//!
+//! A comparison reads the same physical memory again, so that nobody who changes page tables can show it something else. What
+//! L1 changed at boot is in the copy; it was compared with the file when the copy was made.
+
+use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory};
+
+use crate::finding::{Finding, Item};
+use crate::livepatch::LivePatches;
+use crate::mappings;
+use crate::reference::Range;
+use crate::target::Target;
+use crate::text;
+
+/// A gate's byte that L1 changes as it goes from guest to guest: which stack an interrupt takes (AMD APM vol. 2, §8.9.3).
+const GATE_STACK: usize = 4;
+const GATE_BYTES: usize = 16;
+const IDT_BYTES: usize = 4096;
+/// The code of one processor's stubs that SYSCALL enters by; what follows is scratch space for emulation.
+const STUB_BYTES: usize = 64;
+/// The most findings of one look.
+const MAX_FINDINGS: usize = 64;
+
+/// Bytes that stand together in physical memory.
+#[derive(Clone, Debug)]
+struct Piece {
+    item: Item,
+    gva: Gva,
+    gpa: Gpa,
+    bytes: Box<[u8]>,
+}
+
+impl Piece {
+    /// Whether a byte is to be as it was.
+    const fn counts(&self, at: usize) -> bool {
+        !matches!(self.item, Item::Idt) || at % GATE_BYTES != GATE_STACK
+    }
+}
+
+/// A copy of what may never change.
+#[derive(Clone, Debug, Default)]
+pub struct Baseline {
+    pieces: Vec<Piece>,
+}
+
+impl Baseline {
+    /// Copies code, constants, and of each processor the gates and the code that SYSCALL enters by.
+    #[must_use]
+    pub fn take<M: PhysicalMemory>(target: &Target<'_, M>) -> Self {
+        let mut baseline = Self::default();
+        let parts = target.reference.parts();
+        baseline.add(target, Item::Text, parts.text);
+        baseline.add(target, Item::Pointers, parts.set_at_boot);
+        let constants = Range { start: parts.set_at_boot.end, end: parts.constants.end };
+        baseline.add(target, Item::Constants, constants);
+        for cpu in &target.cpus {
+            let table = cpu.registers.idt;
+            let len = (usize::from(table.limit) + 1).min(IDT_BYTES);
+            baseline.add(target, Item::Idt, Range { start: table.base, end: table.base.offset(len as u64) });
+        }
+        for stub in mappings::stubs(target) {
+            baseline.add(
+                target,
+                Item::Registers,
+                Range { start: stub.at, end: stub.at.offset(STUB_BYTES as u64) },
+            );
+        }
+        baseline
+    }
+
+    fn add<M: PhysicalMemory>(&mut self, target: &Target<'_, M>, item: Item, range: Range) {
+        for (gva, bytes) in target.pages(range) {
+            let gpa = target.memory().translate(gva);
+            if let (Ok(gpa), Some(bytes)) = (gpa, bytes) {
+                self.pieces.push(Piece { item, gva, gpa, bytes: bytes.into() });
+            }
+        }
+    }
+
+    /// How much is compared, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.bytes.len() as u64).sum()
+    }
+
+    /// What has changed since.
+    pub fn compare<M: PhysicalMemory>(&self, target: &Target<'_, M>, patches: &LivePatches) -> Vec<Finding> {
+        let mut now = [0; PAGE_SIZE as usize];
+        let mut findings = Vec::new();
+        for piece in &self.pieces {
+            let now = &mut now[..piece.bytes.len()];
+            if target.physical.read(piece.gpa, now).is_err() || *now == *piece.bytes {
+                continue;
+            }
+            for run in changed_runs(piece, now) {
+                if findings.len() < MAX_FINDINGS {
+                    findings.push(text::changed_since(
+                        target,
+                        patches,
+                        piece.item,
+                        piece.gva,
+                        &piece.bytes,
+                        now,
+                        run,
+                    ));
+                }
+            }
+        }
+        findings
+    }
+}
+
+/// Which bytes of a piece have changed, as first and end.
+fn changed_runs(piece: &Piece, now: &[u8]) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    let changed = (0..now.len()).filter(|at| piece.counts(*at) && now[*at] != piece.bytes[*at]);
+    for at in changed {
+        match runs.last_mut() {
+            Some((_, end)) if at - *end < text::GAP_BYTES as usize => *end = at + 1,
+            _ => runs.push((at, at + 1)),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stack_of_a_gate_may_change() {
+        let piece = |item| Piece { item, gva: Gva(0), gpa: Gpa(0), bytes: vec![0; 32].into() };
+        let mut now = vec![0; 32];
+        (now[4], now[20]) = (1, 2);
+        assert!(changed_runs(&piece(Item::Idt), &now).is_empty());
+        assert_eq!(changed_runs(&piece(Item::Text), &now), [(4, 5), (20, 21)]);
+        now[0] = 1;
+        assert_eq!(changed_runs(&piece(Item::Idt), &now), [(0, 1)]);
+    }
+}
