@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::Context as _;
 
-/// How the kernel calls QEMU's process: its name cut to 15 bytes (proc(5), `comm`).
-const QEMU: &str = "qemu-system-x86";
+/// In the command line of QEMU's process. (Its name may be the dynamic loader's, which the lab starts it by.)
+const QEMU: &str = "qemu-system-x86_64";
 
 /// Nanoseconds that the threads of the QEMU that this process started have run so far.
 pub(super) fn of_qemu_below(parent: u32) -> anyhow::Result<u64> {
@@ -17,7 +17,8 @@ pub(super) fn of_qemu_below(parent: u32) -> anyhow::Result<u64> {
 /// The kernel lists the children of each thread apart.
 fn qemu_below(parent: u32) -> anyhow::Result<Option<String>> {
     let is_qemu = |child: &str| {
-        fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm.trim_end() == QEMU)
+        let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(QEMU)
     };
     for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
         let children = fs::read_to_string(thread?.path().join("children"))?;
