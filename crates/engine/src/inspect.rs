@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hypovisor_machine::{Gpa, MemoryError, PhysicalMemory, RamLayout, RamRange, SystemRegisters};
 use hypovisor_mapping::{Access, Ram};
@@ -11,6 +12,9 @@ use hypovisor_mapping::{Access, Ram};
 use crate::qmp::{Qmp, QmpError, RamMap};
 
 mod registers;
+
+/// How long QEMU may take to tell registers.
+const REGISTERS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why a running machine cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +99,7 @@ impl RunningMachine {
     /// # Errors
     /// When QEMU does not answer.
     pub fn registers(&self) -> Result<Vec<SystemRegisters>, InspectError> {
-        let text = Qmp::connect(&self.monitor)?.human("info registers -a")?;
+        let text = Qmp::connect_within(&self.monitor, REGISTERS_TIMEOUT)?.human("info registers -a")?;
         Ok(registers::parse(&text))
     }
 

@@ -55,8 +55,16 @@ impl Qmp {
     /// # Errors
     /// When the socket is not there or does not speak QMP.
     pub fn connect(socket: &Path) -> Result<Self, QmpError> {
+        Self::connect_within(socket, TIMEOUT)
+    }
+
+    /// As [`Qmp::connect`]; gives up on any answer that takes longer than this. QEMU serves one client at a time.
+    ///
+    /// # Errors
+    /// As [`Qmp::connect`].
+    pub fn connect_within(socket: &Path, timeout: Duration) -> Result<Self, QmpError> {
         let writer = UnixStream::connect(socket)?;
-        writer.set_read_timeout(Some(TIMEOUT))?;
+        writer.set_read_timeout(Some(timeout))?;
         let mut qmp = Self { reader: BufReader::new(writer.try_clone()?), writer };
         qmp.read()?;
         qmp.execute("qmp_capabilities", json!({}))?;

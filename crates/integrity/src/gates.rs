@@ -84,12 +84,11 @@ fn idt_findings<M: PhysicalMemory>(
         let handler = target.name(gate.handler);
         let why = if !target.reference.parts().text.contains(gate.handler) {
             format!("enters at {handler}, which is not L1's code")
-        } else if !target.reference.is_function(gate.handler)
-            && generated(target, vector) != Some(gate.handler)
-        {
+        } else if !is_entry(target, vector, gate.handler) {
             format!("enters at {handler}, which is no entry point")
         } else if first
-            .is_some_and(|first| first.get(vector).is_some_and(|other| other.handler != gate.handler))
+            .and_then(|first| first.get(vector))
+            .is_some_and(|other| other.handler != gate.handler && is_entry(target, vector, other.handler))
         {
             format!("enters at {handler}, on CPU 0 elsewhere")
         } else if gate.kind != INTERRUPT_GATE && gate.kind != TRAP_GATE {
@@ -103,6 +102,10 @@ fn idt_findings<M: PhysicalMemory>(
     };
     let present = gates.iter().enumerate().filter(|(_, gate)| gate.is_present);
     present.filter_map(|(vector, gate)| wrong(vector, gate)).collect()
+}
+
+fn is_entry<M: PhysicalMemory>(target: &Target<'_, M>, vector: usize, handler: Gva) -> bool {
+    target.reference.is_function(handler) || generated(target, vector) == Some(handler)
 }
 
 /// Where the build has L1 enter for a vector that has no name of its own: its table of them, which is thrown away after boot.

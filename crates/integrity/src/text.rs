@@ -131,7 +131,7 @@ fn jump_at<M: PhysicalMemory>(target: &Target<'_, M>, at: Gva) -> Option<Gva> {
 
 fn changed<M: PhysicalMemory>(target: &Target<'_, M>, item: Item, run: Range) -> Finding {
     let place = target.name(run.start);
-    let message = format!("{} bytes at {place} are not those of the file", run.bytes());
+    let message = format!("{} at {place}: not as in the file", counted(run.bytes()));
     let finding = Finding::tampering(item, place, message).at(run.start, run.bytes());
     if item == Item::Text { with_code(target, finding, run) } else { with_bytes(target, finding, run) }
 }
@@ -148,7 +148,8 @@ pub(crate) fn changed_since<M: PhysicalMemory>(
 ) -> Finding {
     let (at, len) = (gva.offset(run.0 as u64), run.1 - run.0);
     let place = target.name(at);
-    let finding = Finding::tampering(item, place.clone(), format!("{len} bytes at {place} have changed"));
+    let finding =
+        Finding::tampering(item, place.clone(), format!("{} at {place} changed", counted(len as u64)));
     let finding = finding.at(at, len as u64);
     if item != Item::Text {
         return finding.compared(hex(&before[run.0..run.1]), hex(&now[run.0..run.1]));
@@ -157,6 +158,10 @@ pub(crate) fn changed_since<M: PhysicalMemory>(
     let shown = start as usize..(run.1 + SHOWN_BYTES as usize).min(before.len());
     let lines = |bytes: &[u8]| disassembly::lines(gva.offset(start), &bytes[shown.clone()]);
     patches.explain(finding.compared(lines(before), lines(now)), jump_at(target, at))
+}
+
+fn counted(bytes: u64) -> String {
+    if bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") }
 }
 
 /// Bytes on one line.

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod attacker;
 mod blocking;
 mod completeness;
 mod debugger;
@@ -12,6 +13,7 @@ mod engine_killed;
 mod guests;
 mod in_place;
 mod injection;
+mod integrity;
 mod learned;
 mod preload;
 mod resets;
