@@ -26,6 +26,8 @@ mod reference;
 mod registers;
 mod structures;
 mod target;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use hypovisor_machine::{Gpa, PhysicalMemory};
