@@ -19,6 +19,7 @@
 mod plugin;
 mod stacks;
 pub mod sys;
+mod system;
 mod vcpu;
 
 pub use plugin::{Callbacks, install};

@@ -91,6 +91,7 @@ unsafe extern "C" {
     fn qemu_plugin_tb_vaddr(block: *const RawBlock) -> u64;
     fn qemu_plugin_tb_get_insn(block: *const RawBlock, index: usize) -> *mut RawInstruction;
     fn qemu_plugin_insn_vaddr(instruction: *const RawInstruction) -> u64;
+    fn qemu_plugin_insn_data(instruction: *const RawInstruction, into: *mut c_void, len: usize) -> usize;
     fn qemu_plugin_insn_haddr(instruction: *const RawInstruction) -> *mut c_void;
     fn qemu_plugin_register_vcpu_insn_exec_cb(
         instruction: *mut RawInstruction,
@@ -149,6 +150,13 @@ impl Instruction {
     pub fn address(self) -> u64 {
         // SAFETY: QEMU's pointer, live for the whole callback.
         unsafe { qemu_plugin_insn_vaddr(self.0) }
+    }
+
+    /// Its bytes, as many as there is room for.
+    pub fn bytes(self, into: &mut [u8]) -> &[u8] {
+        // SAFETY: QEMU's pointer, live for the whole callback; it writes no more than `len` bytes.
+        let len = unsafe { qemu_plugin_insn_data(self.0, into.as_mut_ptr().cast(), into.len()) };
+        into.get(..len).unwrap_or_default()
     }
 
     /// Where its bytes stand in this process: a number, never followed. 0 if they are not in RAM.

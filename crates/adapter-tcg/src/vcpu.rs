@@ -8,13 +8,17 @@ use crate::sys::{RegisterBuffer, RegisterHandle};
 pub(crate) type ReadRegister = fn(RegisterHandle, &mut RegisterBuffer) -> Option<u64>;
 
 /// How many registers are read.
-pub(crate) const REGISTERS: usize = 6;
+pub(crate) const REGISTERS: usize = 19;
 
 /// QEMU's names of the registers that are read, in the order of [`Registers::handles`].
-pub(crate) const REGISTER_NAMES: [&core::ffi::CStr; REGISTERS] =
-    [c"rdi", c"rax", c"cr3", c"rip", c"rsp", c"cs"];
+pub(crate) const REGISTER_NAMES: [&core::ffi::CStr; REGISTERS] = [
+    c"rdi", c"rax", c"cr3", c"rip", c"rsp", c"cs", c"rcx", c"rdx", c"rbx", c"rbp", c"rsi", c"r8", c"r9",
+    c"r10", c"r11", c"r12", c"r13", c"r14", c"r15",
+];
 /// Where the code segment's selector stands among them.
 const CS: usize = 5;
+/// Where the general registers stand, in the order of the numbers that instructions have for them (AMD APM vol. 3, §1.4.1).
+const GENERAL: [usize; 16] = [1, 6, 7, 8, 4, 9, 10, 0, 11, 12, 13, 14, 15, 16, 17, 18];
 
 /// The registers of one vCPU.
 pub(crate) struct Registers {
@@ -24,6 +28,12 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
+    /// A general register by the number that instructions have for it: 0 is RAX, 1 RCX, 2 RDX.
+    pub(crate) fn general(&mut self, number: u8) -> Option<u64> {
+        let index = *GENERAL.get(usize::from(number))?;
+        (self.read)(self.handles[index]?, &mut self.buffer)
+    }
+
     /// The level that the vCPU runs at, 0 to 3.
     pub(crate) fn privilege_level(&mut self) -> Option<u64> {
         (self.read)(self.handles[CS]?, &mut self.buffer).map(|selector| selector & 3)

@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hypovisor_event::control::{SystemChange, SystemRegister};
 use hypovisor_integrity::{
     Baseline, Finding, Item, LivePatches, NoBorder, Reference, Report, Structures, Target, check,
     check_domains, check_state,
@@ -328,7 +329,24 @@ impl Known {
     }
 }
 
-fn now_ns() -> i64 {
+/// What to think of a register that L1 set otherwise than while it booted.
+#[must_use]
+pub fn judge(change: &SystemChange) -> Finding {
+    let SystemChange { register, before, now, rip } = change;
+    let name = register.name();
+    if *register == SystemRegister::Vmcb {
+        let message =
+            format!("VMRUN at {rip:#x} runs the control block at {now:#x}; L1's own is at {before:#x}");
+        return Finding::tampering(Item::Vmrun, name, message).at(*rip, 0);
+    }
+    let message =
+        format!("{name} was set to {now:#x} by the code at {rip:#x}; while L1 booted it was {before:#x}");
+    Finding::tampering(Item::Registers, name, message).at(*rip, 0)
+}
+
+/// The time of day, in nanoseconds since the Unix epoch.
+#[must_use]
+pub fn now_ns() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hypovisor_event::control::{self, Hello, Message, PROTOCOL, SensorState};
+use hypovisor_event::control::{self, Hello, Message, PROTOCOL, SensorState, SystemChange};
 use hypovisor_event::ring::{RingCounters, median_cost_ticks};
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::{PhysicalMemory, RamLayout};
@@ -74,6 +74,7 @@ pub struct Session {
     paused: Option<CallId>,
     /// The kinds of domains that the sensor has been told, once it judges by rules.
     told: Option<BTreeMap<u16, DomainKind>>,
+    system_changes: Vec<SystemChange>,
     drain: Drain,
     clock: Clock,
     closed: bool,
@@ -118,6 +119,7 @@ impl Session {
             monitor: None,
             paused: None,
             told: None,
+            system_changes: Vec::new(),
             drain: Drain::new(consumers?),
             clock: Clock::measure(),
             closed: false,

@@ -17,6 +17,7 @@
 //!     ├── Rules (any time: + the compiled rules as a descriptor) ─────▶│
 //!     ├── Inject (any time; its end comes through a ring) ────────────▶│
 //!     ├── CancelInjection, Release, DomainKind, DomainEnded ──────────▶│
+//!     │ ◀────────────── SystemChange (any time) ───────────────────────┤
 //! ```
 //!
 //! While a `Need…` is open the asking vCPU waits, for a bounded time.
@@ -31,10 +32,13 @@ use rustix::net::{SendAncillaryMessage, SendFlags};
 
 use crate::injection::Injection;
 
+mod system;
 mod wire;
 
+pub use system::{SystemChange, SystemRegister};
+
 /// Version of records, rings and messages together; sensor and engine must have the same.
-pub const PROTOCOL: u64 = 5;
+pub const PROTOCOL: u64 = 6;
 /// The most bytes one message has.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The most bytes of a [`Message::Note`], so that it fits behind the words of the [`Message::Hello`] that returns it.
@@ -210,6 +214,8 @@ pub enum Message {
         /// As in [`Injection::id`].
         id: u64,
     },
+    /// Sensor: L1 sets a register that it had set for good.
+    SystemChange(SystemChange),
     /// Engine: L1 was stopped for a paused call and goes on by somebody's order; the call may run now.
     Release,
 }
@@ -247,6 +253,12 @@ pub fn send(socket: impl AsFd, message: &Message, fds: &[BorrowedFd<'_>]) -> Res
     }
     net::sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+/// As [`send`], without descriptors; does not wait for room. Whether the message went out.
+pub fn try_send(socket: impl AsFd, message: &Message) -> bool {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    net::send(socket, &message.encode(), flags).is_ok()
 }
 
 /// Waits for one message and the descriptors that came with it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use hypovisor_engine::alert::{ActionTaken, AlertOutput, Alerter};
-use hypovisor_engine::integrity::{IntegrityOptions, IntegrityWatch, Told};
+use hypovisor_engine::integrity::{self, IntegrityOptions, IntegrityWatch, Told};
 use hypovisor_engine::session::Session;
 use hypovisor_integrity::Finding;
 use hypovisor_l1::SymbolSource;
@@ -38,6 +38,13 @@ impl Integrity {
     ) -> anyhow::Result<()> {
         if matches!(self.state, State::Waiting) && session.note().profile.is_some() {
             self.state = State::On(self.start(session)?);
+        }
+        let changes = session.take_system_changes();
+        if matches!(self.state, State::Off) {
+            return Ok(());
+        }
+        for change in changes {
+            self.alert(integrity::now_ns(), integrity::judge(&change), alerter)?;
         }
         let State::On(watch) = &self.state else { return Ok(()) };
         let told: Vec<Told> = watch.take().collect();

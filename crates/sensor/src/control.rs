@@ -11,13 +11,16 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hypovisor_event::Rings;
-use hypovisor_event::control::{self, FrameLayout, Hello, Hook, Message, PROTOCOL, SensorState};
+use hypovisor_event::control::{
+    self, FrameLayout, Hello, Hook, Message, PROTOCOL, SensorState, SystemChange, SystemRegister,
+};
 use hypovisor_machine::{Gva, RamLayout, RamRange};
 use hypovisor_mapping::{Access, Mapping, MappingError, Ram};
 use hypovisor_verdict::RuleSet;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::injections::Injections;
+use crate::system::SystemWatch;
 use crate::verdicts::{InForce, Verdicts};
 
 /// The most bytes a compiled rule set may have.
@@ -86,6 +89,7 @@ pub struct Control {
     unanswered: AtomicU64,
     injections: Injections,
     verdicts: Verdicts,
+    system: SystemWatch,
     conversation: Mutex<Conversation>,
     answered: Condvar,
 }
@@ -119,6 +123,7 @@ impl Control {
             unanswered: AtomicU64::new(0),
             injections: Injections::new(),
             verdicts: Verdicts::new(),
+            system: SystemWatch::new(),
             conversation: Mutex::default(),
             answered: Condvar::new(),
         }));
@@ -192,8 +197,39 @@ impl Control {
         answer.unwrap_or(Answer::None)
     }
 
+    /// L1 is about to set a system register; the adapter has made sure that it is L1, and not a guest of it.
+    pub fn l1_sets(&self, register: SystemRegister, value: u64, rip: Gva) {
+        if self.layout.get().is_none() {
+            self.system.learn(register, value);
+        } else if self.system.see(register, value, rip) {
+            self.tell_system_changes();
+        }
+    }
+
+    /// L1 is about to do something that is wrong in itself.
+    pub(crate) fn l1_does(&self, change: SystemChange) {
+        if self.system.tell(change) {
+            self.tell_system_changes();
+        }
+    }
+
+    /// Tells what could not be told before, if there is anything; never waits.
+    pub(crate) fn tell_waiting(&self) {
+        if self.system.is_waiting() {
+            self.tell_system_changes();
+        }
+    }
+
+    #[cold]
+    fn tell_system_changes(&self) {
+        let Ok(conversation) = self.conversation.try_lock() else { return };
+        let Some(engine) = &conversation.engine else { return };
+        self.system.flush(|change| control::try_send(engine, &Message::SystemChange(change)));
+    }
+
     /// L1 begins anew: what to hook is to be asked again, if there is somebody to ask. Else the old answer stays.
     pub fn l1_was_reset(&self) {
+        self.system.forget();
         let mut conversation = self.lock();
         if conversation.engine.is_some() {
             conversation.hooks = None;
@@ -319,6 +355,7 @@ impl Control {
             // A sensor's own questions; an engine that sends them is confused, and they change nothing.
             Message::Hello(..)
             | Message::OwnRam(_)
+            | Message::SystemChange(_)
             | Message::NeedHooks { .. }
             | Message::NeedLayout { .. } => {}
         }

@@ -26,6 +26,7 @@ mod guest;
 mod injections;
 mod machine;
 mod recorder;
+mod system;
 mod vcpu;
 mod verdicts;
 mod vmcb;
@@ -33,5 +34,6 @@ mod who;
 
 pub use control::{Answer, Control, ControlOptions, StartError};
 pub use machine::{Register, Vcpu};
+pub use system::watched_msr;
 pub use vcpu::VcpuSensor;
 pub use vmcb::{CR_READ_INTERCEPTS, Vmcb};

@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 
 use hypovisor_abi::capture::{Plan, Registers};
 use hypovisor_abi::xen::XEN;
-use hypovisor_event::control::{FrameLayout, HookKind};
+use hypovisor_event::control::{FrameLayout, HookKind, SystemChange, SystemRegister};
 use hypovisor_event::record::{Caller, CallerMode, Exit, Reissue};
 use hypovisor_event::ring::Producer;
 use hypovisor_machine::{Gpa, Gva, VirtualMemory};
@@ -140,6 +140,7 @@ impl VcpuSensor {
     }
 
     fn measured_hit(&mut self, kind: HookKind, vcpu: &mut impl Vcpu) {
+        self.control.tell_waiting();
         let start = vcpu.now_ticks();
         self.hit(kind, vcpu);
         self.recorder.count_cost(vcpu.now_ticks().saturating_sub(start));
@@ -152,8 +153,27 @@ impl VcpuSensor {
             HookKind::PvExit | HookKind::HvmExit => self.leave(ram, kind, vcpu),
             HookKind::InnerEntry => self.enter_inner(ram, vcpu),
             HookKind::InnerExit => self.leave_inner(ram, vcpu),
-            HookKind::Vmrun => self.vmcb = vcpu.read_register(Register::Rax).map(|rax| Vmcb(Gpa(rax))),
+            HookKind::Vmrun => self.enter_guest(ram, vcpu),
         }
+    }
+
+    /// L1 is about to run a guest: it should be the one of the vCPU that it says it runs.
+    fn enter_guest(&mut self, ram: &Ram, vcpu: &mut impl Vcpu) {
+        self.vmcb = vcpu.read_register(Register::Rax).map(|rax| Vmcb(Gpa(rax)));
+        let (Some(Vmcb(found)), Some(own)) = (self.vmcb, self.own_vmcb(ram, vcpu)) else { return };
+        if found != own {
+            let rip = Gva(vcpu.read_register(Register::Rip).unwrap_or(0));
+            let register = SystemRegister::Vmcb;
+            self.control.l1_does(SystemChange { register, before: own.0, now: found.0, rip });
+        }
+    }
+
+    /// The VMCB of the vCPU that L1 says this physical CPU runs.
+    fn own_vmcb(&self, ram: &Ram, vcpu: &mut impl Vcpu) -> Option<Gpa> {
+        let layout = self.control.layout().filter(|layout| layout.vcpu_vmcb != 0)?;
+        let current = ram.mapping().word(self.frame_at?.checked_add(layout.current_vcpu as usize)?)?;
+        let memory = VirtualMemory::new(ram, vcpu.read_register(Register::Cr3)?);
+        memory.read_u64(Gva(u64::from_le(current)).offset(layout.vcpu_vmcb.into())).ok().map(Gpa)
     }
 
     /// The VMCB of the last VMRUN on this physical CPU, or of its last HVM hypercall.

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use hypovisor_event::control::{self, FrameLayout, Hook, HookKind, Message};
+use hypovisor_event::control::{self, FrameLayout, Hook, HookKind, Message, SystemChange};
 use hypovisor_l1::{Image, Layout, Profile, VmEntryKind};
 use hypovisor_machine::{Gva, VirtualMemory};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -13,6 +13,9 @@ use super::{Session, SessionError};
 /// image; where something else than Xen boots, this many looks find that out.
 const MAX_LOOKS_FOR_XEN: u32 = 100;
 
+/// Changes of system registers that are kept until somebody asks for them.
+const MAX_SYSTEM_CHANGES: usize = 256;
+
 impl Session {
     /// Answers all that has been asked.
     pub(super) fn answer(&mut self) -> Result<(), SessionError> {
@@ -21,11 +24,23 @@ impl Session {
                 Ok((Message::OwnRam(ranges), _)) => self.use_own_ram(ranges)?,
                 Ok((Message::NeedHooks { cr3, rip, .. }, _)) => self.answer_hooks(cr3, rip)?,
                 Ok((Message::NeedLayout { cr3, frame, .. }, _)) => self.answer_layout(cr3, frame)?,
+                Ok((Message::SystemChange(change), _)) => self.note_system_change(change),
                 Ok(_) => {}
                 Err(_) => self.closed = true,
             }
         }
         Ok(())
+    }
+
+    fn note_system_change(&mut self, change: SystemChange) {
+        if self.system_changes.len() < MAX_SYSTEM_CHANGES {
+            self.system_changes.push(change);
+        }
+    }
+
+    /// What L1 set otherwise than it did while it booted, since the last time.
+    pub fn take_system_changes(&mut self) -> Vec<SystemChange> {
+        std::mem::take(&mut self.system_changes)
     }
 
     fn readable(&self) -> bool {

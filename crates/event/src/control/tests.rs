@@ -57,6 +57,12 @@ fn every_message_survives_the_trip() {
         Message::Release,
         Message::DomainKind { domain: 3, kind: 1 },
         Message::DomainEnded { domain: 3 },
+        Message::SystemChange(SystemChange {
+            register: SystemRegister::Lstar,
+            before: 1,
+            now: 2,
+            rip: Gva(3),
+        }),
     ];
     let (one, other) = net::socketpair(
         net::AddressFamily::UNIX,

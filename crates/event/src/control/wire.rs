@@ -4,7 +4,7 @@ use hypovisor_machine::{Gpa, Gva, MAX_RAM_RANGES, RamRange};
 
 use super::{
     ControlError, FrameLayout, HELLO_WORDS, Hello, Hook, HookKind, MAX_HOOKS, MAX_NOTE_BYTES, Message,
-    SensorState,
+    SensorState, SystemChange, SystemRegister,
 };
 use crate::injection::Injection;
 
@@ -25,6 +25,7 @@ pub(super) mod kind {
     pub(in super::super) const DOMAIN_ENDED: u64 = 14;
     pub(in super::super) const OWN_RAM: u64 = 15;
     pub(in super::super) const ASK_AGAIN: u64 = 16;
+    pub(in super::super) const SYSTEM_CHANGE: u64 = 17;
 }
 
 impl Message {
@@ -49,6 +50,9 @@ impl Message {
             }
             Self::Layout(layout) => words([kind::LAYOUT].into_iter().chain(layout.words()).collect()),
             Self::AskAgain => words(vec![kind::ASK_AGAIN]),
+            Self::SystemChange(SystemChange { register, before, now, rip }) => {
+                words(vec![kind::SYSTEM_CHANGE, *register as u64, *before, *now, rip.0])
+            }
             Self::Refuse => words(vec![kind::REFUSE]),
             Self::Note(note) => [words(vec![kind::NOTE]), note.clone()].concat(),
             Self::Rules { enforce, bytes } => words(vec![kind::RULES, u64::from(*enforce), *bytes]),
@@ -90,6 +94,12 @@ impl Message {
             }
             kind::LAYOUT => Self::Layout(FrameLayout::from_words(words.get(1..)?)?),
             kind::ASK_AGAIN => Self::AskAgain,
+            kind::SYSTEM_CHANGE => Self::SystemChange(SystemChange {
+                register: SystemRegister::from_word(word(1)?)?,
+                before: word(2)?,
+                now: word(3)?,
+                rip: Gva(word(4)?),
+            }),
             kind::REFUSE => Self::Refuse,
             kind::NOTE => Self::Note(bytes.get(8..).filter(|note| note.len() <= MAX_NOTE_BYTES)?.to_vec()),
             kind::RULES => Self::Rules { enforce: word(1)? == 1, bytes: word(2)? },

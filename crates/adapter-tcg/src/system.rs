@@ -1,0 +1,106 @@
+//! Instructions by which a hypervisor sets system registers, or runs a guest, told by their bytes as they are translated.
+//!
+//! Encodings: AMD APM vol. 3, WRMSR, MOV CRn, VMRUN.
+
+/// The longest instruction.
+pub(crate) const MAX_BYTES: usize = 15;
+/// Where numbers for [`SystemInstruction`] begin among those that go with a callback.
+const FIRST_NUMBER: usize = 0x100;
+
+const OPERAND_SIZE: u8 = 0x66;
+const REPEAT: [u8; 2] = [0xf2, 0xf3];
+
+/// One such instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SystemInstruction {
+    /// Sets the MSR of number ECX to EDX:EAX.
+    Wrmsr,
+    /// Runs the guest whose control block RAX tells.
+    Vmrun,
+    /// Sets CR0 to this general register, by the number that instructions have for it.
+    SetCr0(u8),
+    /// The same for CR4.
+    SetCr4(u8),
+}
+
+impl SystemInstruction {
+    /// Reads an instruction; `None` if it is another one.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let is_prefix = |byte: &u8| *byte == OPERAND_SIZE || REPEAT.contains(byte);
+        let prefixes = bytes.iter().take_while(|byte| is_prefix(byte)).count();
+        let mut bytes = bytes.get(prefixes..)?;
+        let mut extension = 0;
+        if let [rex @ 0x40..=0x4f, rest @ ..] = bytes {
+            (extension, bytes) = (*rex, rest);
+        }
+        match bytes {
+            [0x0f, 0x30, ..] => Some(Self::Wrmsr),
+            [0x0f, 0x01, 0xd8, ..] => Some(Self::Vmrun),
+            [0x0f, 0x22, operands, ..] => {
+                let control = operands >> 3 & 7 | (extension & 4) << 1;
+                let general = operands & 7 | (extension & 1) << 3;
+                match control {
+                    0 => Some(Self::SetCr0(general)),
+                    4 => Some(Self::SetCr4(general)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// The number that goes with a callback.
+    pub(crate) const fn number(self) -> usize {
+        FIRST_NUMBER
+            + match self {
+                Self::Wrmsr => 0,
+                Self::Vmrun => 1,
+                Self::SetCr0(general) => 0x10 + general as usize,
+                Self::SetCr4(general) => 0x20 + general as usize,
+            }
+    }
+
+    /// The instruction that has this number.
+    pub(crate) fn from_number(number: usize) -> Option<Self> {
+        let general = (number & 0xf) as u8;
+        match number.checked_sub(FIRST_NUMBER)? {
+            0 => Some(Self::Wrmsr),
+            1 => Some(Self::Vmrun),
+            0x10..=0x1f => Some(Self::SetCr0(general)),
+            0x20..=0x2f => Some(Self::SetCr4(general)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_instructions_are_told_apart() {
+        let cases: [(&[u8], Option<SystemInstruction>); 9] = [
+            (&[0x0f, 0x30], Some(SystemInstruction::Wrmsr)),
+            (&[0x0f, 0x01, 0xd8], Some(SystemInstruction::Vmrun)),
+            (&[0x0f, 0x22, 0xc0], Some(SystemInstruction::SetCr0(0))),
+            (&[0x41, 0x0f, 0x22, 0xe4], Some(SystemInstruction::SetCr4(12))),
+            (&[0x44, 0x0f, 0x22, 0xc0], None),
+            (&[0x0f, 0x22, 0xd8], None),
+            (&[0x0f, 0x32], None),
+            (&[0x66, 0x48], None),
+            (&[], None),
+        ];
+        for (bytes, wanted) in cases {
+            assert_eq!(SystemInstruction::read(bytes), wanted, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn numbers_lead_back() {
+        use SystemInstruction::{SetCr0, SetCr4, Vmrun, Wrmsr};
+        for instruction in [Wrmsr, Vmrun, SetCr0(15), SetCr4(0)] {
+            assert_eq!(SystemInstruction::from_number(instruction.number()), Some(instruction));
+        }
+        assert_eq!(SystemInstruction::from_number(1), None);
+    }
+}

@@ -1,0 +1,87 @@
+//! Registers of L1's processors that decide where guests enter and what protects L1.
+
+use hypovisor_machine::Gva;
+
+/// What is set. The numbers are those of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum SystemRegister {
+    /// CR0: WP, PG and PE (AMD APM vol. 2, §3.1.1).
+    Cr0 = 1,
+    /// CR4: UMIP, SMEP, SMAP and CET (§3.1.3).
+    Cr4 = 2,
+    /// EFER: SCE, LME, NXE and SVME (§3.1.7).
+    Efer = 3,
+    /// Selectors of SYSCALL (§6.1.1).
+    Star = 4,
+    /// Where SYSCALL enters from 64-bit code.
+    Lstar = 5,
+    /// Where SYSCALL enters from 32-bit code.
+    Cstar = 6,
+    /// The flags that SYSCALL clears.
+    Sfmask = 7,
+    /// The selectors of SYSENTER (§6.1.2).
+    SysenterCs = 8,
+    /// Its stack.
+    SysenterEsp = 9,
+    /// Where it enters.
+    SysenterEip = 10,
+    /// Where VMRUN saves the host's state (§15.30.4).
+    VmHsavePa = 11,
+    /// Not a register: the control block of a VMRUN (§15.5).
+    Vmcb = 12,
+}
+
+impl SystemRegister {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Cr0,
+        Self::Cr4,
+        Self::Efer,
+        Self::Star,
+        Self::Lstar,
+        Self::Cstar,
+        Self::Sfmask,
+        Self::SysenterCs,
+        Self::SysenterEsp,
+        Self::SysenterEip,
+        Self::VmHsavePa,
+        Self::Vmcb,
+    ];
+
+    /// Its name in the manuals.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cr0 => "CR0",
+            Self::Cr4 => "CR4",
+            Self::Efer => "EFER",
+            Self::Star => "STAR",
+            Self::Lstar => "LSTAR",
+            Self::Cstar => "CSTAR",
+            Self::Sfmask => "SFMASK",
+            Self::SysenterCs => "SYSENTER_CS",
+            Self::SysenterEsp => "SYSENTER_ESP",
+            Self::SysenterEip => "SYSENTER_EIP",
+            Self::VmHsavePa => "VM_HSAVE_PA",
+            Self::Vmcb => "VMCB",
+        }
+    }
+
+    pub(super) fn from_word(word: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|register| *register as u64 == word)
+    }
+}
+
+/// L1 sets a register otherwise than it did while it booted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SystemChange {
+    /// What is set.
+    pub register: SystemRegister,
+    /// What it was set to last while L1 booted; of a VMRUN, the control block of the vCPU that runs by L1's own account.
+    pub before: u64,
+    /// What it is set to.
+    pub now: u64,
+    /// The instruction that does.
+    pub rip: Gva,
+}

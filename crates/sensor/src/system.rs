@@ -1,0 +1,193 @@
+//! What L1 sets for good while it boots, and is told when it sets it otherwise.
+//!
+//! Some registers have one value on all processors, others one for each: what was set before L1's first guest ran is known,
+//! wherever it was set, and anything else is told. Of control registers only protections count, and only their loss.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use hypovisor_event::control::{SystemChange, SystemRegister};
+use hypovisor_machine::Gva;
+
+/// Values of all registers that are known: a dozen for each of many processors.
+const MAX_KNOWN: usize = 4096;
+/// Changes that wait to be told. A hostile L1 can make any number; those beyond are not needed to know that it is hostile.
+const MAX_WAITING: usize = 16;
+
+/// MSR numbers (AMD APM vol. 2, appendix A.2).
+const MSRS: [(u64, SystemRegister); 9] = [
+    (0x174, SystemRegister::SysenterCs),
+    (0x175, SystemRegister::SysenterEsp),
+    (0x176, SystemRegister::SysenterEip),
+    (0xc000_0080, SystemRegister::Efer),
+    (0xc000_0081, SystemRegister::Star),
+    (0xc000_0082, SystemRegister::Lstar),
+    (0xc000_0083, SystemRegister::Cstar),
+    (0xc000_0084, SystemRegister::Sfmask),
+    (0xc001_0117, SystemRegister::VmHsavePa),
+];
+
+/// The bits that protect L1, of a register in which only those count.
+const fn protections(register: SystemRegister) -> Option<u64> {
+    match register {
+        SystemRegister::Cr0 => Some(1 << 16 | 1 << 31 | 1),
+        SystemRegister::Cr4 => Some(1 << 11 | 1 << 20 | 1 << 21 | 1 << 23),
+        SystemRegister::Efer => Some(1 << 0 | 1 << 8 | 1 << 11),
+        _ => None,
+    }
+}
+
+/// The register that an MSR is, if it is one that is watched.
+#[must_use]
+pub fn watched_msr(number: u64) -> Option<SystemRegister> {
+    MSRS.into_iter().find(|(msr, _)| *msr == number).map(|(_, register)| register)
+}
+
+/// What all processors have set.
+#[derive(Debug)]
+pub(crate) struct SystemWatch {
+    state: Mutex<State>,
+    /// How many changes wait; so that nobody has to lock to see that none does.
+    waiting: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    known: Vec<(SystemRegister, u64)>,
+    waiting: Vec<SystemChange>,
+}
+
+impl State {
+    /// With room for what may wait: once L1 has booted nothing is allocated.
+    fn new() -> Self {
+        Self { known: Vec::new(), waiting: Vec::with_capacity(MAX_WAITING) }
+    }
+
+    fn last(&self, register: SystemRegister) -> Option<u64> {
+        self.known.iter().rev().find(|(known, _)| *known == register).map(|(_, value)| *value)
+    }
+
+    /// L1 boots: this is how it sets it.
+    fn learn(&mut self, register: SystemRegister, value: u64) {
+        if protections(register).is_some() {
+            self.known.retain(|(known, _)| *known != register);
+        }
+        let new = (register, value);
+        if self.known.len() < MAX_KNOWN && !self.known.contains(&new) {
+            self.known.push(new);
+        }
+    }
+
+    /// What L1 set before, if this is not it. A register that L1 never set while it booted has no wrong value.
+    fn differs(&self, register: SystemRegister, value: u64) -> Option<u64> {
+        let last = self.last(register)?;
+        let differs = match protections(register) {
+            Some(bits) => last & bits & !value != 0,
+            None => !self.known.contains(&(register, value)),
+        };
+        differs.then_some(last)
+    }
+}
+
+impl SystemWatch {
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::new(State::new()), waiting: AtomicU64::new(0) }
+    }
+
+    /// L1 sets a register while it boots.
+    pub(crate) fn learn(&self, register: SystemRegister, value: u64) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).learn(register, value);
+    }
+
+    /// L1 sets a register while guests run; whether that is to be told.
+    pub(crate) fn see(&self, register: SystemRegister, value: u64, rip: Gva) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(before) = state.differs(register, value) else { return false };
+        self.push(&mut state, SystemChange { register, before, now: value, rip })
+    }
+
+    /// Something that is wrong in itself.
+    pub(crate) fn tell(&self, change: SystemChange) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.push(&mut state, change)
+    }
+
+    fn push(&self, state: &mut State, change: SystemChange) -> bool {
+        let is_new = state.waiting.len() < MAX_WAITING && !state.waiting.contains(&change);
+        if is_new {
+            state.waiting.push(change);
+            self.waiting.store(state.waiting.len() as u64, Ordering::Release);
+        }
+        is_new
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) != 0
+    }
+
+    /// Hands out what waits, as long as `send` takes it.
+    pub(crate) fn flush(&self, mut send: impl FnMut(SystemChange) -> bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = state.waiting.iter().take_while(|change| send(**change)).count();
+        state.waiting.drain(..sent);
+        self.waiting.store(state.waiting.len() as u64, Ordering::Release);
+    }
+
+    /// L1 begins anew.
+    pub(crate) fn forget(&self) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::new();
+        self.waiting.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RIP: Gva = Gva(0xffff_82d0_4020_0000);
+
+    fn told(watch: &SystemWatch) -> Vec<(SystemRegister, u64, u64)> {
+        let mut told = Vec::new();
+        watch.flush(|change| {
+            told.push((change.register, change.before, change.now));
+            true
+        });
+        told
+    }
+
+    #[test]
+    fn what_each_processor_set_is_known_on_all() {
+        let watch = SystemWatch::new();
+        watch.learn(SystemRegister::Lstar, 0x1000);
+        watch.learn(SystemRegister::Lstar, 0x1080);
+        assert!(!watch.see(SystemRegister::Lstar, 0x1000, RIP));
+        assert!(!watch.see(SystemRegister::Cstar, 5, RIP), "L1 never set it");
+        assert!(watch.see(SystemRegister::Lstar, 0x2000, RIP));
+        assert!(watch.is_waiting());
+        assert_eq!(told(&watch), [(SystemRegister::Lstar, 0x1080, 0x2000)]);
+        assert!(!watch.is_waiting());
+    }
+
+    #[test]
+    fn only_the_loss_of_a_protection_counts() {
+        let watch = SystemWatch::new();
+        watch.learn(SystemRegister::Cr0, 0x8000_0011);
+        watch.learn(SystemRegister::Cr0, 0x8005_0033);
+        assert!(!watch.see(SystemRegister::Cr0, 0x8005_003b, RIP), "TS is nobody's business");
+        assert!(watch.see(SystemRegister::Cr0, 0x8004_0033, RIP));
+        assert_eq!(told(&watch), [(SystemRegister::Cr0, 0x8005_0033, 0x8004_0033)]);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_waits_and_a_flood_does_not() {
+        let watch = SystemWatch::new();
+        watch.learn(SystemRegister::Lstar, 1);
+        for value in 0..100 {
+            watch.see(SystemRegister::Lstar, 2 + value, RIP);
+        }
+        watch.flush(|_| false);
+        assert_eq!(told(&watch).len(), MAX_WAITING);
+        watch.forget();
+        assert!(!watch.see(SystemRegister::Lstar, 7, RIP));
+    }
+}
