@@ -1,12 +1,13 @@
 /*
  * Looks for whoever watches Xen from below, the way hostile code inside Xen would: a checksum of the text, the debug registers, breakpoint
  * instructions where hypercalls enter, and the time that CPUID, a function and a hypercall take. What it finds goes to `xl dmesg`;
- * compare with a machine that nobody watches. It changes nothing and has nothing to revert.
+ * compare with a machine that nobody watches. It changes nothing and has nothing to revert. A load hook says besides how Xen itself makes
+ * its text writable while it applies a patch, which a watcher has to know from an attack.
  *
  * It runs in the hypercall of whoever applies it (pre-apply), because a hypercall of its own needs a guest's vCPU. Its frame lies
  * elsewhere than a guest's would.
  */
-#include "payload.h"
+#include "paging.h"
 
 #define FNV_BASIS 0xcbf29ce484222325ul
 #define FNV_PRIME 0x100000001b3ul
@@ -80,6 +81,14 @@ static void time_it(const char *name, void (*action)(void))
     }
     SAY("%s: %lu ticks at least, %lu on average", name, least, sum / ROUNDS);
 }
+
+static void while_applying(void)
+{
+    unsigned int low_bits = 0;
+    volatile u64 *entry = leaf_entry((u64)xen_extra_version, &low_bits);
+    SAY("while a patch is applied: CR0 %lx, entry of text %lx", read_cr0(), entry ? *entry : 0);
+}
+ON_LOAD(while_applying);
 
 static int look(void *payload)
 {

@@ -9,8 +9,8 @@
  *     .livepatch.funcs                             functions to replace
  *
  * From Xen docs/misc/livepatch.pandoc and public/sysctl.h. Load hooks run between two changes that Xen itself makes to the
- * protection of its text (4.17: CR0.WP, 4.20: page tables), which the second undoes. What should stay is done after that, in
- * a post-apply hook.
+ * protection of its text in the page tables, and the second undoes what was done to it. What should stay is done after that, in a
+ * post-apply hook.
  *
  * Undefined symbols are looked up by Xen in its own table when the payload is uploaded. They have to be hidden: Xen's
  * loader knows R_X86_64_64, PC32 and PLT32, and no table of offsets.
