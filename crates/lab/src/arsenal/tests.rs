@@ -24,7 +24,7 @@ fn built(check: impl Fn(Payload, &object::File<'_>)) {
     }
 }
 
-fn hooks<'a>(file: &'a object::File<'_>) -> Vec<(String, u64)> {
+fn hooks(file: &object::File<'_>) -> Vec<(String, u64)> {
     let hook = |name: &str| name.starts_with(".livepatch.hooks.").then(|| name.to_owned());
     file.sections().filter_map(|section| Some((hook(section.name().ok()?)?, section.size()))).collect()
 }
