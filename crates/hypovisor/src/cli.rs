@@ -85,6 +85,8 @@ pub(crate) enum LabCommand {
     Witness(WitnessArgs),
     /// Build the lab's small guests and tools into a directory, for use with `lab run --files`
     Guests(GuestsArgs),
+    /// Build live patches that attack the lab's own Xen from inside, for use with `lab run --files` (docs/arsenal.md)
+    Arsenal(ArsenalArgs),
 }
 
 #[derive(Debug, Args)]
@@ -140,6 +142,30 @@ pub(crate) struct GuestsArgs {
     /// Where to put them
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArsenalArgs {
+    /// Where to put them
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) parts: FetchArgs,
+    /// How long `flicker` leaves Xen's text changed
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000)]
+    pub(crate) flicker_us: u32,
+    /// How often it does so
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) flicker_times: u32,
+    /// How long it waits after each time
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 10_000)]
+    pub(crate) flicker_gap_us: u32,
+    /// The domain that `hide_domain` hides [default: the domU with the lowest number]
+    #[arg(long, value_name = "DOMID", value_parser = clap::value_parser!(u16).range(1..0x7ff0))]
+    pub(crate) hide_domain: Option<u16>,
+    /// The interrupt vector whose gate `idt` swaps: not 2, 8 or 18, which switch stacks
+    #[arg(long, value_name = "VECTOR", default_value_t = 3)]
+    pub(crate) vector: u8,
 }
 
 #[derive(Debug, Args)]

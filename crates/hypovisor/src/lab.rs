@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use hypovisor_engine::command::QemuCommand;
 use hypovisor_engine::watch::{Watch, WatchOptions};
+use hypovisor_lab::arsenal::{Arsenal, BuildId, Options};
 use hypovisor_lab::{
     Accelerator, DomuKind, Lab, Machine, Notice, Observer, Outcome, Prepared, QemuVersion,
     Session as LabSession, Work, XenVersion, spawn_unmonitored,
 };
 
-use crate::cli::{DomuArg, FetchArgs, GuestsArgs, L0Arg, LabRunArgs, QemuArg, XenArg};
+use crate::cli::{ArsenalArgs, DomuArg, FetchArgs, GuestsArgs, L0Arg, LabRunArgs, QemuArg, XenArg};
 use crate::detect::Detecting;
 use crate::output::Output;
 use crate::run;
@@ -26,6 +27,20 @@ pub(crate) mod witness;
 
 pub(crate) fn guests(args: &GuestsArgs) -> anyhow::Result<u8> {
     let built = hypovisor_lab::guests::build(&args.directory)?;
+    writeln!(std::io::stdout(), "{}", built.dir().display())?;
+    Ok(0)
+}
+
+pub(crate) fn arsenal(args: &ArsenalArgs) -> anyhow::Result<u8> {
+    let xen = BuildId::read(&prepare(&args.parts)?.xen_symbols())?;
+    let options = Options {
+        flicker_us: args.flicker_us,
+        flicker_times: args.flicker_times,
+        flicker_gap_us: args.flicker_gap_us,
+        hidden_domain: args.hide_domain,
+        vector: args.vector,
+    };
+    let built = Arsenal::build(&args.directory, &xen, &options)?;
     writeln!(std::io::stdout(), "{}", built.dir().display())?;
     Ok(0)
 }

@@ -69,6 +69,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Lab { command: LabCommand::Run(args) } => lab::run(&args),
         Command::Lab { command: LabCommand::Witness(args) } => lab::witness::witness(&args),
         Command::Lab { command: LabCommand::Guests(args) } => lab::guests(&args),
+        Command::Lab { command: LabCommand::Arsenal(args) } => lab::arsenal(&args),
         Command::Lab { command: LabCommand::KvmHost(args) } => lab::nested::host(&args),
     }
 }

@@ -19,6 +19,7 @@
 //! There is no network in the lab machine, no login and nothing kept from one session to the next, on purpose.
 
 mod apt;
+pub mod arsenal;
 mod assets;
 mod bundle;
 mod cache;
