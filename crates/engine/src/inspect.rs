@@ -111,6 +111,22 @@ impl RunningMachine {
         Ok(Qmp::connect(&self.monitor)?.stop()?)
     }
 
+    /// Does this with the machine stopped. It goes on afterwards unless it was stopped before.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub fn while_stopped<T>(&self, work: impl FnOnce() -> T) -> Result<T, InspectError> {
+        let running = Qmp::connect_within(&self.monitor, REGISTERS_TIMEOUT)?.is_running()?;
+        if running {
+            self.stop()?;
+        }
+        let outcome = work();
+        if running {
+            self.go_on()?;
+        }
+        Ok(outcome)
+    }
+
     /// Lets a stopped machine go on.
     ///
     /// # Errors

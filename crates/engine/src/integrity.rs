@@ -70,12 +70,10 @@ pub enum IntegrityError {
 pub enum Told {
     /// L1 has booted and was looked at in full; from now on it is watched.
     Watching {
-        /// What was seen, findings included.
+        /// What was looked at. Findings follow one by one.
         report: Box<Report>,
         /// Bytes that are compared every time.
         bytes: u64,
-        /// When, in nanoseconds since the Unix epoch.
-        time_ns: i64,
     },
     /// Something is not as it should be.
     Finding {
@@ -160,24 +158,19 @@ impl Watcher<'_> {
         let reference = Reference::new(&file)?;
         let machine = RunningMachine::open(&self.options.monitor)?;
         let Some(first) = self.booted(&machine, &reference)? else { return Ok(()) };
-        let report = check(&first, &structures, machine.runs());
         let baseline = Baseline::take(&first);
-        let mut sweeps = Sweeps::new(&baseline, &structures, machine.runs());
-        let findings = sweeps.told_of_state.fresh(report.findings.clone());
-        self.tell(Told::Watching { report: Box::new(report), bytes: baseline.bytes(), time_ns: now_ns() });
-        self.act(&machine, &findings)?;
+        let mut sweeps = Sweeps::new(&machine, &reference, &baseline, &structures);
+        let (report, findings) = sweeps.first(&first);
+        self.tell(Told::Watching { report: Box::new(report), bytes: baseline.bytes() });
+        self.report(&machine, findings)?;
         let mut target = first;
         while !self.waited(BASELINE_PERIOD) {
             if sweeps.is_state_due() {
                 // Somebody else may have the monitor, or QEMU may be ending: what was known of the registers stays.
-                let cpus = machine.registers().unwrap_or_default();
-                target = Target::find(machine.memory(), &reference, &cpus, []).unwrap_or(target);
+                target = sweeps.found().unwrap_or(target);
             }
             let findings = sweeps.look(&target);
-            for finding in &findings {
-                self.tell(Told::Finding { time_ns: now_ns(), finding: Box::new(finding.clone()) });
-            }
-            self.act(&machine, &findings)?;
+            self.report(&machine, findings)?;
         }
         Ok(())
     }
@@ -201,10 +194,13 @@ impl Watcher<'_> {
         }
     }
 
-    /// Stops the machine if that is wished for.
-    fn act(&self, machine: &RunningMachine, findings: &[Finding]) -> Result<(), IntegrityError> {
+    /// Tells, and stops the machine if that is wished for.
+    fn report(&self, machine: &RunningMachine, findings: Vec<Finding>) -> Result<(), IntegrityError> {
         if self.options.pause && findings.iter().any(Finding::is_tampering) {
             machine.stop()?;
+        }
+        for finding in findings {
+            self.tell(Told::Finding { time_ns: now_ns(), finding: Box::new(finding) });
         }
         Ok(())
     }
@@ -229,9 +225,10 @@ impl Watcher<'_> {
 
 /// What is looked at when, and what was told of it.
 struct Sweeps<'a> {
+    machine: &'a RunningMachine,
+    reference: &'a Reference<'a>,
     baseline: &'a Baseline,
     structures: &'a Structures,
-    ram: &'a [(Gpa, u64)],
     state: Instant,
     search: Instant,
     told_of_baseline: Known,
@@ -240,33 +237,67 @@ struct Sweeps<'a> {
 }
 
 impl<'a> Sweeps<'a> {
-    fn new(baseline: &'a Baseline, structures: &'a Structures, ram: &'a [(Gpa, u64)]) -> Self {
+    fn new(
+        machine: &'a RunningMachine,
+        reference: &'a Reference<'a>,
+        baseline: &'a Baseline,
+        structures: &'a Structures,
+    ) -> Self {
         let (state, search) = (Instant::now(), Instant::now());
         let [told_of_baseline, told_of_state, told_of_domains] = Default::default();
-        Self { baseline, structures, ram, state, search, told_of_baseline, told_of_state, told_of_domains }
+        Self {
+            machine,
+            reference,
+            baseline,
+            structures,
+            state,
+            search,
+            told_of_baseline,
+            told_of_state,
+            told_of_domains,
+        }
+    }
+
+    /// L1 with its registers of this moment.
+    fn found(&self) -> Option<Target<'a, Memory<'a>>> {
+        let cpus = self.machine.registers().ok()?;
+        Target::find(self.machine.memory(), self.reference, &cpus, [])
     }
 
     fn is_state_due(&self) -> bool {
         self.state.elapsed() >= STATE_PERIOD
     }
 
+    /// Everything, once; what is found counts as told.
+    fn first(&mut self, target: &Target<'_, Memory<'_>>) -> (Report, Vec<Finding>) {
+        let report = check(target, self.structures, self.machine.runs());
+        let again =
+            |target: &Target<'_, Memory<'_>>| check(target, self.structures, self.machine.runs()).findings;
+        let findings = self.confirmed(report.findings.clone(), again);
+        (report, self.told_of_state.fresh(findings))
+    }
+
     /// Looks at what is due; gives what is new.
-    fn look<M: PhysicalMemory>(&mut self, target: &Target<'_, M>) -> Vec<Finding> {
+    fn look(&mut self, target: &Target<'_, Memory<'_>>) -> Vec<Finding> {
         let mut fresh = self.told_of_baseline.fresh(self.compare(target));
         if !self.is_state_due() {
             return fresh;
         }
         self.state = Instant::now();
-        fresh.extend(self.told_of_state.fresh(twice(|| self.state_of(target))));
+        let found = self.look_at(target, &self.told_of_state, |target| self.state_of(target));
+        fresh.extend(self.told_of_state.fresh(found));
         if self.search.elapsed() >= SEARCH_PERIOD {
             self.search = Instant::now();
-            fresh.extend(self.told_of_domains.fresh(twice(|| self.domains_of(target, self.ram))));
+            let found = self.look_at(target, &self.told_of_domains, |target| {
+                self.domains_of(target, self.machine.runs())
+            });
+            fresh.extend(self.told_of_domains.fresh(found));
         }
         fresh
     }
 
     /// What has changed is told even if it is gone at the second look; that one says what to think of it.
-    fn compare<M: PhysicalMemory>(&self, target: &Target<'_, M>) -> Vec<Finding> {
+    fn compare(&self, target: &Target<'_, Memory<'_>>) -> Vec<Finding> {
         let look = || self.baseline.compare(target, &LivePatches::read(target, self.structures));
         let mut findings = look();
         if findings.iter().any(|finding| !self.told_of_baseline.has(finding)) {
@@ -281,29 +312,49 @@ impl<'a> Sweeps<'a> {
         findings
     }
 
-    fn state_of<M: PhysicalMemory>(&self, target: &Target<'_, M>) -> Vec<Finding> {
+    fn state_of(&self, target: &Target<'_, Memory<'_>>) -> Vec<Finding> {
         let mut report = Report::default();
         check_state(target, &LivePatches::read(target, self.structures), &mut report);
         check_domains(target, self.structures, &[], &mut report);
         report.findings
     }
 
-    fn domains_of<M: PhysicalMemory>(&self, target: &Target<'_, M>, ram: &[(Gpa, u64)]) -> Vec<Finding> {
+    fn domains_of(&self, target: &Target<'_, Memory<'_>>, ram: &[(Gpa, u64)]) -> Vec<Finding> {
         let mut report = Report::default();
         check_domains(target, self.structures, ram, &mut report);
         report.findings
     }
-}
 
-/// What two looks agree on: L1 is not stopped for them, and may be amid a change.
-fn twice(look: impl Fn() -> Vec<Finding>) -> Vec<Finding> {
-    let findings = look();
-    if findings.is_empty() {
-        return findings;
+    /// What is seen now; a second time before anything new is believed.
+    fn look_at(
+        &self,
+        target: &Target<'_, Memory<'_>>,
+        told: &Known,
+        look: impl Fn(&Target<'_, Memory<'_>>) -> Vec<Finding>,
+    ) -> Vec<Finding> {
+        let findings = look(target);
+        if findings.iter().all(|finding| told.has(finding)) {
+            findings
+        } else {
+            self.confirmed(findings, look)
+        }
     }
-    std::thread::sleep(SECOND_LOOK);
-    let second = look();
-    findings.into_iter().filter(|finding| second.iter().any(|same| key(same) == key(finding))).collect()
+
+    /// What a second look confirms, with the machine stopped for its few milliseconds: QEMU tells a running processor's
+    /// registers as they change, and L1 may have been amid something.
+    fn confirmed(
+        &self,
+        findings: Vec<Finding>,
+        look: impl Fn(&Target<'_, Memory<'_>>) -> Vec<Finding>,
+    ) -> Vec<Finding> {
+        if findings.is_empty() {
+            return findings;
+        }
+        std::thread::sleep(SECOND_LOOK);
+        let second = self.machine.while_stopped(|| self.found().map(|target| look(&target)));
+        let Ok(Some(second)) = second else { return Vec::new() };
+        findings.into_iter().filter(|finding| second.iter().any(|same| key(same) == key(finding))).collect()
+    }
 }
 
 fn key(finding: &Finding) -> (Item, &str, &str) {

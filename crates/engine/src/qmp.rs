@@ -111,6 +111,14 @@ impl Qmp {
         self.execute("stop", json!({})).map(|_| ())
     }
 
+    /// Whether its processors run.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub fn is_running(&mut self) -> Result<bool, QmpError> {
+        Ok(self.execute("query-status", json!({}))?["running"] == true)
+    }
+
     /// Where the machine's RAM is.
     ///
     /// # Errors

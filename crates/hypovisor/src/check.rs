@@ -56,9 +56,9 @@ fn look<T>(
     let file = SymbolFile::parse(&contents).with_context(named)?;
     let structures = Structures::read(&file).with_context(named)?;
     let reference = Reference::new(&file).with_context(named)?;
-    let cpus = source.registers()?;
     let runs = source.runs();
     source.while_stopped(args.stop, |source| {
+        let cpus = source.registers()?;
         let Some(target) = Target::find(source.memory(), &reference, &cpus, source.page_tables()) else {
             bail!("no Xen of {} is in this memory: another build, or no Xen at all", path.display());
         };

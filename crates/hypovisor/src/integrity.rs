@@ -69,13 +69,17 @@ impl Integrity {
 
     fn tell<O: AlertOutput>(&mut self, told: Told, alerter: &mut Alerter<O>) -> anyhow::Result<()> {
         match told {
-            Told::Watching { report, bytes, time_ns } => {
+            Told::Watching { report, bytes } => {
+                let mut out = std::io::stderr().lock();
                 let _ = writeln!(
-                    std::io::stderr(),
+                    out,
                     "\rhypovisor: the hypervisor itself is watched: {} KiB compared every 100 ms",
                     bytes >> 10
                 );
-                report.findings.into_iter().try_for_each(|finding| self.alert(time_ns, finding, alerter))
+                for skipped in &report.skipped {
+                    let _ = writeln!(out, "hypovisor: not watched: {}", skipped.what);
+                }
+                Ok(())
             }
             Told::Finding { time_ns, finding } => self.alert(time_ns, *finding, alerter),
             Told::Ended(error) => {

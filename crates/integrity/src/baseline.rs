@@ -25,6 +25,8 @@ const MAX_FINDINGS: usize = 64;
 #[derive(Clone, Debug)]
 struct Piece {
     item: Item,
+    /// Whose it is, by L1's number, if it is one processor's.
+    cpu: Option<u64>,
     gva: Gva,
     gpa: Gpa,
     bytes: Box<[u8]>,
@@ -49,30 +51,27 @@ impl Baseline {
     pub fn take<M: PhysicalMemory>(target: &Target<'_, M>) -> Self {
         let mut baseline = Self::default();
         let parts = target.reference.parts();
-        baseline.add(target, Item::Text, parts.text);
-        baseline.add(target, Item::Pointers, parts.set_at_boot);
+        baseline.add(target, Item::Text, None, parts.text);
+        baseline.add(target, Item::Pointers, None, parts.set_at_boot);
         let constants = Range { start: parts.set_at_boot.end, end: parts.constants.end };
-        baseline.add(target, Item::Constants, constants);
-        for cpu in &target.cpus {
-            let table = cpu.registers.idt;
-            let len = (usize::from(table.limit) + 1).min(IDT_BYTES);
-            baseline.add(target, Item::Idt, Range { start: table.base, end: table.base.offset(len as u64) });
-        }
+        baseline.add(target, Item::Constants, None, constants);
         for stub in mappings::stubs(target) {
-            baseline.add(
-                target,
-                Item::Registers,
-                Range { start: stub.at, end: stub.at.offset(STUB_BYTES as u64) },
-            );
+            let gates = mappings::idt(target, stub.cpu);
+            for (item, at, len) in
+                [(Item::Registers, Some(stub.at), STUB_BYTES), (Item::Idt, gates, IDT_BYTES)]
+            {
+                let range = at.map(|at| Range { start: at, end: at.offset(len as u64) });
+                range.into_iter().for_each(|range| baseline.add(target, item, Some(stub.cpu), range));
+            }
         }
         baseline
     }
 
-    fn add<M: PhysicalMemory>(&mut self, target: &Target<'_, M>, item: Item, range: Range) {
+    fn add<M: PhysicalMemory>(&mut self, target: &Target<'_, M>, item: Item, cpu: Option<u64>, range: Range) {
         for (gva, bytes) in target.pages(range) {
             let gpa = target.memory().translate(gva);
             if let (Ok(gpa), Some(bytes)) = (gpa, bytes) {
-                self.pieces.push(Piece { item, gva, gpa, bytes: bytes.into() });
+                self.pieces.push(Piece { item, cpu, gva, gpa, bytes: bytes.into() });
             }
         }
     }
@@ -89,7 +88,10 @@ impl Baseline {
         let mut findings = Vec::new();
         for piece in &self.pieces {
             let now = &mut now[..piece.bytes.len()];
-            if target.physical.read(piece.gpa, now).is_err() || *now == *piece.bytes {
+            if target.physical.read(piece.gpa, now).is_err()
+                || *now == *piece.bytes
+                || !is_in_use(target, piece)
+            {
                 continue;
             }
             for run in changed_runs(piece, now) {
@@ -108,6 +110,16 @@ impl Baseline {
         }
         findings
     }
+}
+
+/// A processor that L1 has taken offline leaves its tables behind, to be used for something else.
+fn is_in_use<M: PhysicalMemory>(target: &Target<'_, M>, piece: &Piece) -> bool {
+    let Some(cpu) = piece.cpu else { return true };
+    let now = match piece.item {
+        Item::Idt => mappings::idt(target, cpu),
+        _ => mappings::stub(target, cpu).map(|stub| stub.at),
+    };
+    mappings::is_online(target, cpu) && now == Some(piece.gva)
 }
 
 /// Which bytes of a piece have changed, as first and end.
@@ -129,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_stack_of_a_gate_may_change() {
-        let piece = |item| Piece { item, gva: Gva(0), gpa: Gpa(0), bytes: vec![0; 32].into() };
+        let piece = |item| Piece { item, cpu: None, gva: Gva(0), gpa: Gpa(0), bytes: vec![0; 32].into() };
         let mut now = vec![0; 32];
         (now[4], now[20]) = (1, 2);
         assert!(changed_runs(&piece(Item::Idt), &now).is_empty());

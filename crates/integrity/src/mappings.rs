@@ -19,8 +19,8 @@ use crate::target::Target;
 pub(crate) const SLOTS: std::ops::RangeInclusive<usize> = 256..=271;
 /// The most tables that are read: with 4 KiB pages only, 128 GiB.
 const MAX_TABLES: usize = 1 << 16;
-/// As many processors as Xen can have by its configuration, at most (`NR_CPUS`).
-const MAX_CPUS: u64 = 4096;
+/// The most processors that are looked at: Xen's own limit, unless it was built otherwise (`NR_CPUS`).
+const MAX_CPUS: u64 = 256;
 /// The most findings of one kind.
 const MAX_FINDINGS: usize = 32;
 
@@ -80,22 +80,37 @@ pub(crate) struct Stub {
     pub(crate) at: Gva,
 }
 
-/// The stubs of all processors, by L1's own per-CPU variable `stubs`.
-pub(crate) fn stubs<M: PhysicalMemory>(target: &Target<'_, M>) -> Vec<Stub> {
+/// A variable of 8 bytes that each processor has for itself.
+pub(crate) fn per_cpu<M: PhysicalMemory>(target: &Target<'_, M>, name: &str, cpu: u64) -> Option<u64> {
     let symbols = target.reference.symbols();
-    let (Some(stubs), Some(offsets)) =
-        (symbols.address_of("per_cpu__stubs"), symbols.address_of("__per_cpu_offset"))
-    else {
-        return Vec::new();
-    };
-    let stub = |cpu: u64| {
-        let offset = target.word(offsets.offset(8 * cpu))?;
-        // Its two members are the address and the frame's number (xen/arch/x86/include/asm/processor.h).
-        let members = [0, 8].map(|member| target.word(Gva(stubs.0.wrapping_add(offset)).offset(member)));
-        let at = members.into_iter().flatten().map(Gva).find(|at| at.is_canonical() && at.0 >> 63 == 1)?;
-        Some(Stub { cpu, at })
-    };
-    (0..MAX_CPUS).map_while(stub).collect()
+    let offset = target.word(symbols.address_of("__per_cpu_offset")?.offset(8 * cpu))?;
+    target.word(Gva(symbols.address_of(name)?.0.wrapping_add(offset)))
+}
+
+/// The stubs of all processors that are online, by L1's own per-CPU variable `stubs`.
+pub(crate) fn stubs<M: PhysicalMemory>(target: &Target<'_, M>) -> Vec<Stub> {
+    (0..MAX_CPUS).filter(|cpu| is_online(target, *cpu)).map_while(|cpu| stub(target, cpu)).collect()
+}
+
+pub(crate) fn stub<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Option<Stub> {
+    let symbols = target.reference.symbols();
+    let offset = target.word(symbols.address_of("__per_cpu_offset")?.offset(8 * cpu))?;
+    let stubs = Gva(symbols.address_of("per_cpu__stubs")?.0.wrapping_add(offset));
+    // Its two members are the address and the frame's number (xen/arch/x86/include/asm/processor.h).
+    let members = [0, 8].map(|member| target.word(stubs.offset(member)));
+    let at = members.into_iter().flatten().map(Gva).find(|at| at.is_canonical() && at.0 >> 63 == 1)?;
+    Some(Stub { cpu, at })
+}
+
+/// Where a processor's gates are, by L1's table of them.
+pub(crate) fn idt<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Option<Gva> {
+    target.word(target.reference.symbols().address_of("idt_tables")?.offset(8 * cpu)).map(Gva)
+}
+
+/// Whether L1 uses a processor, by its map of them.
+pub(crate) fn is_online<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> bool {
+    let Some(map) = target.reference.symbols().address_of("cpu_online_map") else { return false };
+    target.word(map.offset(cpu / 64 * 8)).is_some_and(|word| word >> (cpu % 64) & 1 != 0)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

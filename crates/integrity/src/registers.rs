@@ -1,7 +1,7 @@
 //! The system registers of each processor, and where SYSCALL enters.
 
 use hypovisor_machine::leaves::top_level_entry;
-use hypovisor_machine::{Gva, PhysicalMemory, SystemRegisters};
+use hypovisor_machine::{Gpa, Gva, PhysicalMemory, SystemRegisters};
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
 
 use crate::finding::{Finding, Item, Report};
@@ -17,6 +17,8 @@ const EFER_NO_EXECUTE: u64 = 1 << 11;
 const ENABLED_BREAKPOINTS: u64 = 0xff;
 /// The stubs of a processor by what they jump to, and how far into its part of the page (xen/arch/x86/x86_64/traps.c).
 const STUBS: [(&str, u64); 2] = [("lstar_enter", 0), ("cstar_enter", 32)];
+/// LSTAR in the state that VMSAVE and VMLOAD exchange (AMD APM vol. 2, appendix B, table B-2).
+const VMCB_LSTAR: u64 = 0x608;
 /// A stub has no more than these.
 const STUB_BYTES: usize = 32;
 
@@ -24,6 +26,7 @@ const STUB_BYTES: usize = 32;
 pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, report: &mut Report) {
     let stubs = mappings::stubs(target);
     report.add(stubs.iter().flat_map(|stub| stub_findings(target, stub)));
+    report.add(stubs.iter().filter_map(|stub| own_block_finding(target, stub)));
     report.verified(Item::Registers, format!("the entry code of {} processors", stubs.len()));
     if target.cpus.is_empty() {
         return report.skipped(Item::Registers, "the source does not tell the processors' registers");
@@ -95,6 +98,22 @@ fn entry_finding<M: PhysicalMemory>(
     let place = format!("CPU {index} LSTAR");
     let message = format!("SYSCALL on CPU {index} enters at {}, which is not its stub", target.name(lstar));
     (!is_stub).then(|| Finding::tampering(Item::Registers, place, message).at(lstar, 0))
+}
+
+/// On AMD processors L1 loads the registers of SYSCALL anew, from a control block of its own, whenever it has run a guest
+/// (`per_cpu(host_vmcb)`, xen/arch/x86/hvm/svm/svm.c): what that holds is what the processor gets.
+fn own_block_finding<M: PhysicalMemory>(target: &Target<'_, M>, stub: &Stub) -> Option<Finding> {
+    let block = Gpa(mappings::per_cpu(target, "per_cpu__host_vmcb", stub.cpu)?);
+    let lstar = target.physical.read_u64(block.offset(VMCB_LSTAR)).ok()?;
+    // Nothing is in it on processors without SVM, and before the first guest.
+    let wrong = block.0 != 0 && lstar != 0 && lstar != stub.at.0;
+    let place = format!("CPU {} LSTAR in host_vmcb", stub.cpu);
+    let message = format!(
+        "SYSCALL on CPU {} will enter at {}, which is not its stub",
+        stub.cpu,
+        target.name(Gva(lstar))
+    );
+    wrong.then(|| Finding::tampering(Item::Registers, place, message).at(Gva(lstar), 0))
 }
 
 /// A stub loads some registers and jumps to L1's entry.

@@ -82,14 +82,10 @@ impl Source {
         stop: bool,
         work: impl FnOnce(&Self) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        if stop && let Self::Running { machine, .. } = self {
-            machine.stop()?;
+        match self {
+            Self::Running { machine, .. } if stop => machine.while_stopped(|| work(self))?,
+            _ => work(self),
         }
-        let outcome = work(self);
-        if stop && let Self::Running { machine, .. } = self {
-            machine.go_on()?;
-        }
-        outcome
     }
 }
 
