@@ -7,13 +7,13 @@ pub(crate) const MAX_BYTES: usize = 15;
 /// Where numbers for [`SystemInstruction`] begin among those that go with a callback.
 const FIRST_NUMBER: usize = 0x100;
 
-const OPERAND_SIZE: u8 = 0x66;
-const REPEAT: [u8; 2] = [0xf2, 0xf3];
+/// Legacy prefixes (AMD APM vol. 3, §1.2.1). Xen has one that does nothing before WRMSR, where WRMSRNS may stand instead.
+const PREFIXES: [u8; 11] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
 
 /// One such instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SystemInstruction {
-    /// Sets the MSR of number ECX to EDX:EAX.
+    /// Sets the MSR of number ECX to EDX:EAX; WRMSRNS too.
     Wrmsr,
     /// Runs the guest whose control block RAX tells.
     Vmrun,
@@ -26,15 +26,14 @@ pub(crate) enum SystemInstruction {
 impl SystemInstruction {
     /// Reads an instruction; `None` if it is another one.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let is_prefix = |byte: &u8| *byte == OPERAND_SIZE || REPEAT.contains(byte);
-        let prefixes = bytes.iter().take_while(|byte| is_prefix(byte)).count();
+        let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte)).count();
         let mut bytes = bytes.get(prefixes..)?;
         let mut extension = 0;
         if let [rex @ 0x40..=0x4f, rest @ ..] = bytes {
             (extension, bytes) = (*rex, rest);
         }
         match bytes {
-            [0x0f, 0x30, ..] => Some(Self::Wrmsr),
+            [0x0f, 0x30, ..] | [0x0f, 0x01, 0xc6, ..] => Some(Self::Wrmsr),
             [0x0f, 0x01, 0xd8, ..] => Some(Self::Vmrun),
             [0x0f, 0x22, operands, ..] => {
                 let control = operands >> 3 & 7 | (extension & 4) << 1;
@@ -79,8 +78,10 @@ mod tests {
 
     #[test]
     fn the_instructions_are_told_apart() {
-        let cases: [(&[u8], Option<SystemInstruction>); 9] = [
+        let cases: [(&[u8], Option<SystemInstruction>); 11] = [
             (&[0x0f, 0x30], Some(SystemInstruction::Wrmsr)),
+            (&[0x2e, 0x0f, 0x30], Some(SystemInstruction::Wrmsr)),
+            (&[0x0f, 0x01, 0xc6], Some(SystemInstruction::Wrmsr)),
             (&[0x0f, 0x01, 0xd8], Some(SystemInstruction::Vmrun)),
             (&[0x0f, 0x22, 0xc0], Some(SystemInstruction::SetCr0(0))),
             (&[0x41, 0x0f, 0x22, 0xe4], Some(SystemInstruction::SetCr4(12))),

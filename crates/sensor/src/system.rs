@@ -27,10 +27,13 @@ const MSRS: [(u64, SystemRegister); 9] = [
     (0xc001_0117, SystemRegister::VmHsavePa),
 ];
 
+/// Write protection, paging, protected mode.
+const CR0_OF_ANY_KERNEL: u64 = 1 << 16 | 1 << 31 | 1;
+
 /// The bits that protect L1, of a register in which only those count.
 const fn protections(register: SystemRegister) -> Option<u64> {
     match register {
-        SystemRegister::Cr0 => Some(1 << 16 | 1 << 31 | 1),
+        SystemRegister::Cr0 => Some(CR0_OF_ANY_KERNEL),
         SystemRegister::Cr4 => Some(1 << 11 | 1 << 20 | 1 << 21 | 1 << 23),
         SystemRegister::Efer => Some(1 << 0 | 1 << 8 | 1 << 11),
         _ => None,
@@ -78,9 +81,13 @@ impl State {
         }
     }
 
-    /// What L1 set before, if this is not it. A register that L1 never set while it booted has no wrong value.
+    /// What L1 set before, if this is not it. A register that L1 never set while it booted has no wrong value, except for CR0, which
+    /// it sets before its code stands where it is watched.
     fn differs(&self, register: SystemRegister, value: u64) -> Option<u64> {
-        let last = self.last(register)?;
+        let last = match (self.last(register), register) {
+            (None, SystemRegister::Cr0) => CR0_OF_ANY_KERNEL,
+            (last, _) => last?,
+        };
         let differs = match protections(register) {
             Some(bits) => last & bits & !value != 0,
             None => !self.known.contains(&(register, value)),
@@ -162,6 +169,7 @@ mod tests {
         watch.learn(SystemRegister::Lstar, 0x1080);
         assert!(!watch.see(SystemRegister::Lstar, 0x1000, RIP));
         assert!(!watch.see(SystemRegister::Cstar, 5, RIP), "L1 never set it");
+        assert!(!watch.see(SystemRegister::Cr0, 0x8005_0033, RIP));
         assert!(watch.see(SystemRegister::Lstar, 0x2000, RIP));
         assert!(watch.is_waiting());
         assert_eq!(told(&watch), [(SystemRegister::Lstar, 0x1080, 0x2000)]);

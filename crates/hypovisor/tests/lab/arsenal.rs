@@ -1,0 +1,99 @@
+//! Attacks that run inside Xen, as code that dom0 had it load: each has to be told by its name, and a genuine live patch by its.
+
+use std::path::Path;
+
+use hypovisor_lab::arsenal::{Arsenal, BuildId, Options};
+use hypovisor_lab::{Lab, QemuVersion, Silent, XenVersion};
+use serde_json::Value;
+
+use crate::support::{LabRun, is_kvm, one_machine};
+
+/// Applies each payload, leaves it for a while, and takes it back.
+const SCRIPT: &str = "set -e
+xl create /lab/files/hold-pv.cfg >&2
+sleep 3
+for name in PAYLOADS; do
+    echo begin $name
+    xen-livepatch load /lab/files/$name.livepatch >&2
+    sleep SECONDS
+    echo end $name
+    xen-livepatch revert $name >&2
+    xen-livepatch unload $name >&2
+    sleep 3
+done
+echo over
+";
+
+/// What each payload has to be told as: one of these alerts, with these words.
+const EXPECTED: [(&str, &[(&str, &str)]); 11] = [
+    (
+        "benign",
+        &[
+            ("integrity/text/live_patch", "xen_extra_version"),
+            ("integrity/page_tables/live_patch", "live patch"),
+        ],
+    ),
+    ("text_patch", &[("integrity/text", "xen_changeset")]),
+    ("alias", &[("integrity/page_tables", "may be written through"), ("integrity/text", "xen_compiler")]),
+    ("pte", &[("integrity/page_tables", "code may be written")]),
+    ("pte_exec", &[("integrity/page_tables", "data may be executed")]),
+    ("cr0_wp", &[("integrity/registers", "CR0.WP is off")]),
+    ("lstar", &[("integrity/registers", "SYSCALL on CPU 0 will enter at")]),
+    ("idt", &[("integrity/idt", "vector 0x03")]),
+    ("fn_pointer", &[("integrity/pointers", "hvm_funcs")]),
+    ("hide_domain", &[("integrity/domains", "L1's list does not have it")]),
+    ("rogue_vmrun", &[]),
+];
+/// What L0 is told of at once under TCG, where it sees the instruction.
+const AT_ONCE: [(&str, &str, &str); 3] = [
+    ("cr0_wp", "integrity/registers", "CR0 was set to"),
+    ("lstar", "integrity/registers", "LSTAR was set to"),
+    ("rogue_vmrun", "integrity/vmrun", "VMRUN at"),
+];
+
+fn build(files: &Path) {
+    let prepared = Lab::open().unwrap().prepare(XenVersion::V4_20, QemuVersion::V10_0, &mut Silent).unwrap();
+    let xen = BuildId::read(&prepared.xen_symbols()).unwrap();
+    Arsenal::build(files, &xen, &Options::default()).unwrap();
+}
+
+fn alerts(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn tells(alerts: &[Value], rule: &str, words: &str) -> bool {
+    let is_it = |alert: &Value| {
+        alert["rule"]["id"] == rule && alert["finding"]["message"].as_str().unwrap().contains(words)
+    };
+    alerts.iter().any(is_it)
+}
+
+#[test]
+fn what_runs_inside_xen_is_told_by_its_name() {
+    let _machine = one_machine();
+    let dir = tempfile::tempdir().unwrap();
+    let (files, path) = (dir.path().join("files"), dir.path().join("alerts.json"));
+    build(&files);
+    let names: Vec<&str> = EXPECTED.iter().map(|(name, _)| *name).collect();
+    let script =
+        SCRIPT.replace("PAYLOADS", &names.join(" ")).replace("SECONDS", if is_kvm() { "8" } else { "4" });
+    let args = ["--integrity".as_ref(), "--alerts".as_ref(), path.as_os_str()];
+    let mut run = LabRun::start(dir.path(), &script, &args);
+    for (name, expected) in EXPECTED {
+        run.next_line(&format!("begin {name}"));
+        let before = alerts(&path).len();
+        run.next_line(&format!("end {name}"));
+        let told = &alerts(&path)[before..];
+        let at_once = AT_ONCE.iter().filter(|(payload, ..)| *payload == name && !is_kvm());
+        for (rule, words) in expected.iter().copied().chain(at_once.map(|(_, rule, words)| (*rule, *words))) {
+            assert!(tells(told, rule, words), "{name}: no {rule} with {words:?} was told, but {told:#?}");
+        }
+        if name == "benign" {
+            let tampering = told.iter().find(|alert| alert["rule"]["severity"] == "critical");
+            assert!(tampering.is_none(), "a live patch is no tampering: {tampering:#?}");
+        }
+    }
+    run.next_line("over");
+    assert!(run.wait().success());
+}
