@@ -3,6 +3,7 @@
 use hypovisor_machine::{DescriptorTable, Gva, PhysicalMemory};
 
 use crate::finding::{Finding, Item, Report};
+use crate::mappings;
 use crate::target::{Cpu, Target};
 
 const GATES: usize = 256;
@@ -50,6 +51,9 @@ pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, report: &mut Repo
     }
     let first = target.cpus.first().and_then(|cpu| gates(target, cpu.registers.idt));
     for Cpu { index, registers } in target.cpus.iter().copied() {
+        if !mappings::is_online(target, index as u64) {
+            continue;
+        }
         let Some(found) = gates(target, registers.idt) else {
             report.add([Finding::tampering(
                 Item::Idt,

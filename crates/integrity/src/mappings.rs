@@ -107,9 +107,9 @@ pub(crate) fn idt<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Option
     target.word(target.reference.symbols().address_of("idt_tables")?.offset(8 * cpu)).map(Gva)
 }
 
-/// Whether L1 uses a processor, by its map of them.
+/// Whether L1 uses a processor, by its map of them; all, if there is none.
 pub(crate) fn is_online<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> bool {
-    let Some(map) = target.reference.symbols().address_of("cpu_online_map") else { return false };
+    let Some(map) = target.reference.symbols().address_of("cpu_online_map") else { return true };
     target.word(map.offset(cpu / 64 * 8)).is_some_and(|word| word >> (cpu % 64) & 1 != 0)
 }
 
