@@ -201,11 +201,14 @@ impl RegisterBuffer {
     fn as_u64(&self) -> Option<u64> {
         // SAFETY: `self.0` came from GLib and is never freed.
         let array = unsafe { &*self.0 };
-        if array.len < 8 {
-            return None;
+        match array.len {
+            0..4 => None,
+            // Segment selectors.
+            // SAFETY: GLib's array has `len` bytes at `data`, which was just found to be at least 4.
+            4..8 => Some(unsafe { array.data.cast::<u32>().read_unaligned() }.into()),
+            // SAFETY: as above, at least 8.
+            _ => Some(unsafe { array.data.cast::<u64>().read_unaligned() }),
         }
-        // SAFETY: GLib's array has `len` bytes at `data`, which was just found to be at least 8.
-        Some(unsafe { array.data.cast::<u64>().read_unaligned() })
     }
 
     fn clear(&mut self) {
