@@ -1,0 +1,83 @@
+//! L1's own setting of system registers, and VMRUNs that are not its own: seen as the instruction is about to be executed.
+
+use core::ffi::{c_uint, c_void};
+use std::sync::atomic::Ordering;
+
+use hypovisor_event::control::{Hook, HookKind, SystemRegister};
+use hypovisor_machine::{Gva, VirtualMemory};
+use hypovisor_sensor::{Register, Vcpu as _, watched_msr};
+
+use super::{Hooks, Plugin, guarded};
+use crate::sys::Instruction;
+use crate::system::{self, SystemInstruction};
+use crate::vcpu::Registers;
+
+extern "C" fn on_system(vcpu: c_uint, userdata: *mut c_void) {
+    guarded(|plugin| {
+        if let Some(instruction) = SystemInstruction::from_number(userdata.addr()) {
+            plugin.system_instruction(vcpu, instruction);
+        }
+    });
+}
+
+/// What an instruction sets, and to what; `None` if that is of no interest.
+fn set_by(instruction: SystemInstruction, registers: &mut Registers) -> Option<(SystemRegister, u64)> {
+    const RAX: u8 = 0;
+    const RCX: u8 = 1;
+    const RDX: u8 = 2;
+    match instruction {
+        SystemInstruction::Wrmsr => {
+            let register = watched_msr(registers.general(RCX)? & u64::from(u32::MAX))?;
+            let low = registers.general(RAX)? & u64::from(u32::MAX);
+            Some((register, registers.general(RDX)? << 32 | low))
+        }
+        SystemInstruction::Vmrun => Some((SystemRegister::Vmcb, registers.general(RAX)?)),
+        SystemInstruction::SetCr0(general) => Some((SystemRegister::Cr0, registers.general(general)?)),
+        SystemInstruction::SetCr4(general) => Some((SystemRegister::Cr4, registers.general(general)?)),
+    }
+}
+
+impl Plugin {
+    /// L1's own VMRUN is a hook; any other one is somebody else's.
+    pub(super) fn watch_system_instruction(&self, hooks: &Hooks, instruction: Instruction) {
+        let mut bytes = [0; system::MAX_BYTES];
+        let Some(found) = SystemInstruction::read(instruction.bytes(&mut bytes)) else { return };
+        let is_hook = |hook: &Hook| hook.kind == HookKind::Vmrun && hook.gva.0 == instruction.address();
+        if found != SystemInstruction::Vmrun || !hooks.hooks.iter().any(is_hook) {
+            instruction.on_execute(on_system, found.number());
+        }
+    }
+
+    /// A vCPU is about to execute such an instruction.
+    fn system_instruction(&self, index: c_uint, instruction: SystemInstruction) {
+        let slot =
+            if self.stacks.is_one_thread() { self.vcpus.first() } else { self.vcpus.get(index as usize) };
+        let Some(slot) = slot else { return };
+        // SAFETY: QEMU calls on the vCPU's own thread, of which there may be one for all; callbacks do not nest. Every vCPU has
+        // the same handles, and reads its own registers with them.
+        let Some(vcpu) = (unsafe { &mut *slot.0.get() }) else { return };
+        let registers = &mut vcpu.registers;
+        let Some((register, value)) = set_by(instruction, registers) else { return };
+        if registers.privilege_level() == Some(0) && self.is_l1(registers) {
+            let rip = registers.read_register(Register::Rip).unwrap_or(0);
+            self.control.l1_sets(register, value, Gva(rip));
+        }
+    }
+
+    /// Whether L1 itself runs, and not a guest of it: its page tables have its own code where that was at the first hypercall.
+    fn is_l1(&self, registers: &mut Registers) -> bool {
+        if self.control.layout().is_none() {
+            // Its guests are yet to come.
+            return true;
+        }
+        let code = self.code_address(registers);
+        code != 0 && code == self.l1_code.load(Ordering::Acquire)
+    }
+
+    /// The physical address of the first hook by the page tables in use; 0 if there is none.
+    pub(super) fn code_address(&self, registers: &mut Registers) -> u64 {
+        let (Some(ram), Some(hooks)) = (self.control.ram(), self.hooks.get()) else { return 0 };
+        let Some(cr3) = registers.read_register(Register::Cr3) else { return 0 };
+        VirtualMemory::new(ram, cr3).translate(Gva(hooks.low)).map_or(0, |gpa| gpa.0)
+    }
+}
