@@ -386,8 +386,11 @@ pub fn judge(change: &SystemChange) -> Finding {
     let SystemChange { register, before, now, rip } = change;
     let name = register.name();
     if *register == SystemRegister::Vmcb {
-        let message =
-            format!("VMRUN at {rip:#x} runs the control block at {now:#x}; L1's own is at {before:#x}");
+        let own = match before {
+            0 => "L1 has none there".to_owned(),
+            own => format!("that of the vCPU which L1 says it runs is at {own:#x}"),
+        };
+        let message = format!("VMRUN at {rip:#x} runs the control block at {now:#x}; {own}");
         return Finding::tampering(Item::Vmrun, name, message).at(*rip, 0);
     }
     let message =

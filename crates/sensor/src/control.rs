@@ -197,9 +197,13 @@ impl Control {
         answer.unwrap_or(Answer::None)
     }
 
-    /// L1 is about to set a system register; the adapter has made sure that it is L1, and not a guest of it.
+    /// L1 is about to set a system register, or to run a guest otherwise than by its own VMRUN; the adapter has made sure that it is
+    /// L1, and not a guest of it.
     pub fn l1_sets(&self, register: SystemRegister, value: u64, rip: Gva) {
-        if self.layout.get().is_none() {
+        if register == SystemRegister::Vmcb {
+            // L1's own VMRUN is a hook.
+            self.l1_does(SystemChange { register, before: 0, now: value, rip });
+        } else if self.layout.get().is_none() {
             self.system.learn(register, value);
         } else if self.system.see(register, value, rip) {
             self.tell_system_changes();

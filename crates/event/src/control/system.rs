@@ -78,7 +78,8 @@ impl SystemRegister {
 pub struct SystemChange {
     /// What is set.
     pub register: SystemRegister,
-    /// What it was set to last while L1 booted; of a VMRUN, the control block of the vCPU that runs by L1's own account.
+    /// What it was set to last while L1 booted; of a VMRUN, the control block of the vCPU that runs by L1's own account, or 0
+    /// where L1 has no VMRUN.
     pub before: u64,
     /// What it is set to.
     pub now: u64,
