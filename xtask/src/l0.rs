@@ -22,7 +22,7 @@ pub(crate) enum L0 {
 
 /// The lab tests that are run under KVM, by the beginnings of their names: what depends on the adapter. The others are
 /// about the engine, or boot a Linux that QEMU's emulation of SVM does not carry through.
-const TESTS: [&str; 7] = [
+const TESTS: [&str; 9] = [
     "completeness::xen_4_20_under_qemu_10_0",
     "blocking::",
     "injection::a_guest_is_as_before",
@@ -30,6 +30,8 @@ const TESTS: [&str; 7] = [
     "debugger::",
     "in_place::",
     "resets::",
+    "integrity::",
+    "arsenal::",
 ];
 
 /// Lab tests under KVM.
