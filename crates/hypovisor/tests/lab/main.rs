@@ -12,6 +12,7 @@ mod debugger;
 mod detection;
 mod engine_killed;
 mod guests;
+mod hotplug;
 mod in_place;
 mod injection;
 mod integrity;

@@ -25,7 +25,7 @@ echo second marks
 const SAVE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// QEMU's argument for a monitor of the test's own.
-fn monitor(socket: &Path) -> [String; 2] {
+pub(crate) fn monitor(socket: &Path) -> [String; 2] {
     ["-qmp".to_owned(), format!("unix:{},server=on,wait=off", socket.display())]
 }
 
