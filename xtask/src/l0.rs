@@ -22,12 +22,13 @@ pub(crate) enum L0 {
 
 /// The lab tests that are run under KVM, by the beginnings of their names: what depends on the adapter. The others are
 /// about the engine, or boot a Linux that QEMU's emulation of SVM does not carry through.
-const TESTS: [&str; 9] = [
+const TESTS: [&str; 10] = [
     "completeness::xen_4_20_under_qemu_10_0",
     "blocking::",
     "injection::a_guest_is_as_before",
     "engine_killed::",
     "debugger::",
+    "hotplug::",
     "in_place::",
     "resets::",
     "integrity::",
