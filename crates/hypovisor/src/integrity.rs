@@ -43,6 +43,9 @@ impl Integrity {
         if matches!(self.state, State::Off) {
             return Ok(());
         }
+        if self.pause && !changes.is_empty() {
+            session.stop()?;
+        }
         for change in changes {
             self.alert(integrity::now_ns(), integrity::judge(&change), alerter)?;
         }

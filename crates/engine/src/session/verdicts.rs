@@ -67,6 +67,17 @@ impl Session {
         self.paused.take()
     }
 
+    /// Stops L1, until somebody has it go on.
+    ///
+    /// # Errors
+    /// When QEMU's monitor does not help.
+    pub fn stop(&self) -> Result<(), SessionError> {
+        match &self.monitor {
+            Some(monitor) => Ok(Qmp::connect(monitor)?.stop()?),
+            None => Err(SessionError::NoMonitor),
+        }
+    }
+
     /// Lets a stopped L1 go on.
     ///
     /// # Errors
