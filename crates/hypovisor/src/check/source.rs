@@ -1,5 +1,6 @@
 //! What is looked at: a machine that runs, or an image of its memory.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -28,6 +29,7 @@ impl Source {
     pub(super) fn open(args: &LookArgs) -> anyhow::Result<Self> {
         if let Some(path) = &args.dump {
             let image = MemoryImage::open(path).with_context(|| path.display().to_string())?;
+            tell_missing(path, image.missing_bytes());
             return Ok(Self::Image(Box::new(image)));
         }
         let (monitor, symbols) = running(args.attach.as_ref().and_then(|vm| vm.as_deref()))?;
@@ -86,6 +88,15 @@ impl Source {
             Self::Running { machine, .. } if stop => machine.while_stopped(|| work(self))?,
             _ => work(self),
         }
+    }
+}
+
+/// A file that was cut short is looked at as far as it goes.
+fn tell_missing(path: &Path, bytes: u64) {
+    if bytes > 0 {
+        let (path, mib) = (path.display(), bytes.div_ceil(1 << 20));
+        let _ =
+            writeln!(std::io::stderr(), "hypovisor: {path} was cut short: {mib} MiB of memory are missing");
     }
 }
 
