@@ -5,7 +5,9 @@
 use std::fs;
 use std::path::Path;
 
-use hypovisor_event::control::{FrameLayout, Hello, Hook, HookKind, Message, PROTOCOL, SensorState};
+use hypovisor_event::control::{
+    FrameLayout, Hello, Hook, HookKind, Message, PROTOCOL, SensorState, SystemChange, SystemRegister,
+};
 use hypovisor_event::fuzzing::{decode_message, encode_message};
 use hypovisor_event::injection::{Injection, Place, Relocation};
 use hypovisor_machine::{Gpa, Gva, RamRange};
@@ -28,7 +30,9 @@ fn every_message_has_a_seed_and_every_seed_is_read() {
     }
 }
 
-fn messages() -> [(&'static str, Message); 17] {
+fn messages() -> [(&'static str, Message); 18] {
+    let change =
+        SystemChange { register: SystemRegister::Lstar, before: 0x1000, now: 0x2000, rip: Gva(0x3000) };
     let hello = Hello {
         protocol: PROTOCOL,
         pid: 42,
@@ -77,5 +81,6 @@ fn messages() -> [(&'static str, Message); 17] {
         ("release", Message::Release),
         ("domain_kind", Message::DomainKind { domain: 3, kind: 1 }),
         ("domain_ended", Message::DomainEnded { domain: 3 }),
+        ("system_change", Message::SystemChange(change)),
     ]
 }
