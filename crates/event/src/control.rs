@@ -18,6 +18,8 @@
 //!     ├── Inject (any time; its end comes through a ring) ────────────▶│
 //!     ├── CancelInjection, Release, DomainKind, DomainEnded ──────────▶│
 //!     │ ◀────────────── SystemChange (any time) ───────────────────────┤
+//!     ├── WatchWrites (any time, KVM only) ───────────────────────────▶│
+//!     │ ◀────────────── Written (once for each page, until asked again)┤
 //! ```
 //!
 //! While a `Need…` is open the asking vCPU waits, for a bounded time.
@@ -26,7 +28,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use hypovisor_machine::{Gva, RamRange};
+use hypovisor_machine::{Gpa, Gva, RamRange};
 use rustix::net::{self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer};
 use rustix::net::{SendAncillaryMessage, SendFlags};
 
@@ -38,7 +40,7 @@ mod wire;
 pub use system::{SystemChange, SystemRegister};
 
 /// Version of records, rings and messages together; sensor and engine must have the same.
-pub const PROTOCOL: u64 = 6;
+pub const PROTOCOL: u64 = 7;
 /// The most bytes one message has.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The most bytes of a [`Message::Note`], so that it fits behind the words of the [`Message::Hello`] that returns it.
@@ -49,6 +51,9 @@ const HELLO_WORDS: usize = 7;
 const MAX_FDS: usize = 8;
 /// The most hooks a [`Message::Hooks`] can set.
 pub const MAX_HOOKS: usize = 64;
+
+/// The most runs of pages a [`Message::WatchWrites`] names.
+pub const MAX_WATCHED_RUNS: usize = 256;
 
 /// What happens at a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -216,6 +221,10 @@ pub enum Message {
     },
     /// Sensor: L1 sets a register that it had set for good.
     SystemChange(SystemChange),
+    /// Engine: tell when somebody writes to these runs of whole pages: first address and bytes.
+    WatchWrites(Vec<(Gpa, u64)>),
+    /// Sensor: somebody is about to write to this page. It is told again only after [`Message::WatchWrites`] named it again.
+    Written(Gpa),
     /// Engine: L1 was stopped for a paused call and goes on by somebody's order; the call may run now.
     Release,
 }

@@ -12,13 +12,13 @@ use hypovisor_event::fuzzing::{decode_message, encode_message};
 use hypovisor_event::injection::{Injection, Place, Relocation};
 use hypovisor_machine::{Gpa, Gva, RamRange};
 
-/// Set `HYPOVISOR_RENEW` to write the seeds that are missing.
+/// Set `HYPOVISOR_RENEW` to write the seeds anew.
 #[test]
 fn every_message_has_a_seed_and_every_seed_is_read() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/decode_message");
     for (name, message) in messages() {
         let path = directory.join(name);
-        if std::env::var_os("HYPOVISOR_RENEW").is_some() && !path.exists() {
+        if std::env::var_os("HYPOVISOR_RENEW").is_some() {
             fs::create_dir_all(&directory).unwrap();
             fs::write(&path, encode_message(&message)).unwrap();
         }
@@ -30,7 +30,7 @@ fn every_message_has_a_seed_and_every_seed_is_read() {
     }
 }
 
-fn messages() -> [(&'static str, Message); 18] {
+fn messages() -> [(&'static str, Message); 20] {
     let change =
         SystemChange { register: SystemRegister::Lstar, before: 0x1000, now: 0x2000, rip: Gva(0x3000) };
     let hello = Hello {
@@ -82,5 +82,7 @@ fn messages() -> [(&'static str, Message); 18] {
         ("domain_kind", Message::DomainKind { domain: 3, kind: 1 }),
         ("domain_ended", Message::DomainEnded { domain: 3 }),
         ("system_change", Message::SystemChange(change)),
+        ("watch_writes", Message::WatchWrites(vec![(Gpa(0x20_0000), 0x1000)])),
+        ("written", Message::Written(Gpa(0x20_0000))),
     ]
 }

@@ -30,11 +30,17 @@ pub enum SystemRegister {
     VmHsavePa = 11,
     /// Not a register: the control block of a VMRUN (§15.5).
     Vmcb = 12,
+    /// Not a register: where a handler of hypercalls is told that the guest's registers stand.
+    GuestFrame = 13,
+    /// Not a register: SYSCALLs of guests' kernels that reached no hook.
+    Syscalls = 14,
+    /// Not a register: VMMCALLs, or Intel's VMCALLs, of hardware-virtualised guests that reached no hook.
+    Vmmcalls = 15,
 }
 
 impl SystemRegister {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Cr0,
         Self::Cr4,
         Self::Efer,
@@ -47,6 +53,9 @@ impl SystemRegister {
         Self::SysenterEip,
         Self::VmHsavePa,
         Self::Vmcb,
+        Self::GuestFrame,
+        Self::Syscalls,
+        Self::Vmmcalls,
     ];
 
     /// Its name in the manuals.
@@ -65,6 +74,9 @@ impl SystemRegister {
             Self::SysenterEip => "SYSENTER_EIP",
             Self::VmHsavePa => "VM_HSAVE_PA",
             Self::Vmcb => "VMCB",
+            Self::GuestFrame => "guest frame",
+            Self::Syscalls => "SYSCALL",
+            Self::Vmmcalls => "VMMCALL",
         }
     }
 
@@ -79,10 +91,11 @@ pub struct SystemChange {
     /// What is set.
     pub register: SystemRegister,
     /// What it was set to last while L1 booted; of a VMRUN, the control block of the vCPU that runs by L1's own account, or 0
-    /// where L1 has no VMRUN.
+    /// where L1 has no VMRUN; of a guest's frame, where those of guests stand on that physical CPU; of SYSCALLs, 1 if guests with
+    /// hardware virtualisation have run, whose own business they may be.
     pub before: u64,
-    /// What it is set to.
+    /// What it is set to; of calls that reached no hook, how many.
     pub now: u64,
-    /// The instruction that does.
+    /// The instruction that does, or of a call that no guest made where it returns to; 0 if that was not seen.
     pub rip: Gva,
 }

@@ -63,6 +63,8 @@ fn every_message_survives_the_trip() {
             now: 2,
             rip: Gva(3),
         }),
+        Message::WatchWrites(vec![(Gpa(0x20_0000), 0x1000), (Gpa(0x40_0000), 0x2000)]),
+        Message::Written(Gpa(0x20_0000)),
     ];
     let (one, other) = net::socketpair(
         net::AddressFamily::UNIX,

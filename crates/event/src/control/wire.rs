@@ -1,10 +1,10 @@
 //! Messages as bytes: little-endian words, the first of which is the message's kind.
 
-use hypovisor_machine::{Gpa, Gva, MAX_RAM_RANGES, RamRange};
+use hypovisor_machine::{Gpa, Gva, MAX_RAM_RANGES, PAGE_SIZE, RamRange};
 
 use super::{
-    ControlError, FrameLayout, HELLO_WORDS, Hello, Hook, HookKind, MAX_HOOKS, MAX_NOTE_BYTES, Message,
-    SensorState, SystemChange, SystemRegister,
+    ControlError, FrameLayout, HELLO_WORDS, Hello, Hook, HookKind, MAX_HOOKS, MAX_NOTE_BYTES,
+    MAX_WATCHED_RUNS, Message, SensorState, SystemChange, SystemRegister,
 };
 use crate::injection::Injection;
 
@@ -26,6 +26,8 @@ pub(super) mod kind {
     pub(in super::super) const OWN_RAM: u64 = 15;
     pub(in super::super) const ASK_AGAIN: u64 = 16;
     pub(in super::super) const SYSTEM_CHANGE: u64 = 17;
+    pub(in super::super) const WATCH_WRITES: u64 = 18;
+    pub(in super::super) const WRITTEN: u64 = 19;
 }
 
 impl Message {
@@ -53,6 +55,11 @@ impl Message {
             Self::SystemChange(SystemChange { register, before, now, rip }) => {
                 words(vec![kind::SYSTEM_CHANGE, *register as u64, *before, *now, rip.0])
             }
+            Self::WatchWrites(runs) => {
+                let runs = runs.iter().flat_map(|(start, len)| [start.0, *len]);
+                words([kind::WATCH_WRITES].into_iter().chain(runs).collect())
+            }
+            Self::Written(page) => words(vec![kind::WRITTEN, page.0]),
             Self::Refuse => words(vec![kind::REFUSE]),
             Self::Note(note) => [words(vec![kind::NOTE]), note.clone()].concat(),
             Self::Rules { enforce, bytes } => words(vec![kind::RULES, u64::from(*enforce), *bytes]),
@@ -100,6 +107,8 @@ impl Message {
                 now: word(3)?,
                 rip: Gva(word(4)?),
             }),
+            kind::WATCH_WRITES => Self::WatchWrites(page_runs(words.get(1..)?)?),
+            kind::WRITTEN => Self::Written(Gpa(word(1)?)),
             kind::REFUSE => Self::Refuse,
             kind::NOTE => Self::Note(bytes.get(8..).filter(|note| note.len() <= MAX_NOTE_BYTES)?.to_vec()),
             kind::RULES => Self::Rules { enforce: word(1)? == 1, bytes: word(2)? },
@@ -117,6 +126,19 @@ impl Message {
 
 fn range_words(ranges: &[RamRange]) -> impl Iterator<Item = u64> {
     ranges.iter().flat_map(|range| [range.gpa.0, range.len, range.file_offset])
+}
+
+fn page_runs(words: &[u64]) -> Option<Vec<(Gpa, u64)>> {
+    let (runs, rest) = words.as_chunks::<2>();
+    if !rest.is_empty() || runs.len() > MAX_WATCHED_RUNS {
+        return None;
+    }
+    let is_whole = |word: u64| word.is_multiple_of(PAGE_SIZE);
+    let run = |[start, len]: &[u64; 2]| {
+        start.checked_add(*len)?;
+        (is_whole(*start) && is_whole(*len)).then_some((Gpa(*start), *len))
+    };
+    runs.iter().map(run).collect()
 }
 
 fn ranges(words: &[u64]) -> Option<Vec<RamRange>> {
