@@ -122,6 +122,7 @@ fn start(rings: Rings) -> anyhow::Result<&'static Control> {
         ram_candidates: || RAM.get().and_then(|ram| ram.try_clone().ok()).into_iter().collect(),
         map_ram: |fd, len| Mapping::new(fd, 0, len, Access::ReadWrite),
         on_armed: || {},
+        watch_writes: |_| {},
     })?;
     let kind = SocketType::SEQPACKET;
     let engine = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;

@@ -14,7 +14,7 @@ use hypovisor_event::Rings;
 use hypovisor_event::control::{
     self, FrameLayout, Hello, Hook, Message, PROTOCOL, SensorState, SystemChange, SystemRegister,
 };
-use hypovisor_machine::{Gva, RamLayout, RamRange};
+use hypovisor_machine::{Gpa, Gva, RamLayout, RamRange};
 use hypovisor_mapping::{Access, Mapping, MappingError, Ram};
 use hypovisor_verdict::RuleSet;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -65,6 +65,9 @@ pub struct ControlOptions {
     pub map_ram: fn(BorrowedFd<'_>, usize) -> Result<Mapping, MappingError>,
     /// Called on the control thread once RAM is mapped.
     pub on_armed: fn(),
+    /// Called on the control thread: tell of writes to these pages ([`Control::page_written`]) from now on. An adapter that
+    /// cannot does nothing.
+    pub watch_writes: fn(&[(Gpa, u64)]),
 }
 
 /// What to hook.
@@ -203,17 +206,31 @@ impl Control {
         if register == SystemRegister::Vmcb {
             // L1's own VMRUN is a hook.
             self.l1_does(SystemChange { register, before: 0, now: value, rip });
-        } else if self.layout.get().is_none() {
+        } else if !self.system.is_settled() {
             self.system.learn(register, value);
         } else if self.system.see(register, value, rip) {
             self.tell_system_changes();
         }
     }
 
+    /// L1 has booted: a guest of it makes its first call.
+    pub(crate) fn guests_run(&self) {
+        self.system.settle();
+    }
+
     /// L1 is about to do something that is wrong in itself.
-    pub(crate) fn l1_does(&self, change: SystemChange) {
+    pub fn l1_does(&self, change: SystemChange) {
         if self.system.tell(change) {
             self.tell_system_changes();
+        }
+    }
+
+    /// Somebody is about to write to a page that is watched. Not for a vCPU's thread: it may wait.
+    pub fn page_written(&self, page: Gpa) {
+        let engine = self.lock().engine.as_ref().and_then(|engine| engine.try_clone().ok());
+        if let Some(engine) = engine {
+            // An engine that is gone looks at everything when it comes back.
+            let _ = control::send(&engine, &Message::Written(page), &[]);
         }
     }
 
@@ -355,11 +372,13 @@ impl Control {
             Message::Rules { enforce, bytes } => self.set_rules(enforce, bytes, fds.first()),
             Message::Release => self.verdicts.release(),
             Message::DomainKind { domain, kind } => self.verdicts.set_kind(domain, kind),
+            Message::WatchWrites(runs) => (self.options.watch_writes)(&runs),
             Message::DomainEnded { domain } => self.injections.domain_ended(domain),
             // A sensor's own questions; an engine that sends them is confused, and they change nothing.
             Message::Hello(..)
             | Message::OwnRam(_)
             | Message::SystemChange(_)
+            | Message::Written(_)
             | Message::NeedHooks { .. }
             | Message::NeedLayout { .. } => {}
         }

@@ -19,8 +19,10 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod borrow;
 mod control;
+mod entries;
 mod frame;
 mod guest;
 mod injections;
@@ -32,8 +34,10 @@ mod verdicts;
 mod vmcb;
 mod who;
 
+pub use account::Account;
 pub use control::{Answer, Control, ControlOptions, StartError};
+pub use entries::Entries;
 pub use machine::{Register, Vcpu};
-pub use system::watched_msr;
+pub use system::{protections, watched_msr};
 pub use vcpu::VcpuSensor;
 pub use vmcb::{CR_READ_INTERCEPTS, Vmcb};

@@ -3,7 +3,7 @@
 //! Some registers have one value on all processors, others one for each: what was set before L1's first guest ran is known,
 //! wherever it was set, and anything else is told. Of control registers only protections count, and only their loss.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use hypovisor_event::control::{SystemChange, SystemRegister};
@@ -30,8 +30,9 @@ const MSRS: [(u64, SystemRegister); 9] = [
 /// Write protection, paging, protected mode.
 const CR0_OF_ANY_KERNEL: u64 = 1 << 16 | 1 << 31 | 1;
 
-/// The bits that protect L1, of a register in which only those count.
-const fn protections(register: SystemRegister) -> Option<u64> {
+/// The bits that protect L1, of a register in which only those count; `None` if all of it does.
+#[must_use]
+pub const fn protections(register: SystemRegister) -> Option<u64> {
     match register {
         SystemRegister::Cr0 => Some(CR0_OF_ANY_KERNEL),
         SystemRegister::Cr4 => Some(1 << 11 | 1 << 20 | 1 << 21 | 1 << 23),
@@ -50,6 +51,8 @@ pub fn watched_msr(number: u64) -> Option<SystemRegister> {
 #[derive(Debug)]
 pub(crate) struct SystemWatch {
     state: Mutex<State>,
+    /// L1 has booted: what it has set is how it is to be.
+    settled: AtomicBool,
     /// How many changes wait; so that nobody has to lock to see that none does.
     waiting: AtomicU64,
 }
@@ -98,7 +101,16 @@ impl State {
 
 impl SystemWatch {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(State::new()), waiting: AtomicU64::new(0) }
+        Self { state: Mutex::new(State::new()), settled: AtomicBool::new(false), waiting: AtomicU64::new(0) }
+    }
+
+    /// From now on, what L1 sets is compared.
+    pub(crate) fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
     }
 
     /// L1 sets a register while it boots.
@@ -143,6 +155,7 @@ impl SystemWatch {
     /// L1 begins anew.
     pub(crate) fn forget(&self) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::new();
+        self.settled.store(false, Ordering::Release);
         self.waiting.store(0, Ordering::Release);
     }
 }

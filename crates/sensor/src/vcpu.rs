@@ -13,7 +13,8 @@
 //!   PvExit                          seq 7
 //! ```
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use hypovisor_abi::capture::{Plan, Registers};
 use hypovisor_abi::xen::XEN;
@@ -25,6 +26,7 @@ use hypovisor_mapping::Ram;
 
 use crate::borrow::Job;
 use crate::control::Control;
+use crate::entries::Entries;
 use crate::frame::{Frame, PV_CALL_BYTES, SavedFrame, width_of};
 use crate::guest::AddressSpace;
 use crate::machine::{Register, Vcpu};
@@ -34,9 +36,11 @@ use crate::vmcb::Vmcb;
 use crate::who::{Who, WhoCache};
 
 use self::borrowing::BorrowedCall;
+use self::frame_place::FramePlace;
 use self::judging::Entering;
 
 mod borrowing;
+mod frame_place;
 mod inner;
 mod judging;
 
@@ -94,8 +98,10 @@ pub struct VcpuSensor {
     inner_continues: bool,
     /// Registers of a guest whose call does not run.
     kept: SavedFrame,
-    /// Where the guest's frame stands in the RAM mapping: the same for every call on this physical CPU.
-    frame_at: Option<usize>,
+    /// Where the guest's frame stands: the same for every call on this physical CPU.
+    frame_place: Option<FramePlace>,
+    /// When a call that no guest made was told last.
+    foreign_told: Option<Instant>,
     who: WhoCache,
     vmcb: Option<Vmcb>,
     outer: Option<Pending>,
@@ -104,6 +110,7 @@ pub struct VcpuSensor {
     multicall_state: Option<u64>,
     next_sequence: u64,
     hits: u64,
+    entries: Arc<Entries>,
 }
 
 impl VcpuSensor {
@@ -118,7 +125,8 @@ impl VcpuSensor {
             known: Known::default(),
             inner_continues: false,
             kept: SavedFrame::default(),
-            frame_at: None,
+            frame_place: None,
+            foreign_told: None,
             who: WhoCache::default(),
             vmcb: None,
             outer: None,
@@ -126,6 +134,7 @@ impl VcpuSensor {
             multicall_state: None,
             next_sequence: 0,
             hits: 0,
+            entries: Arc::default(),
         }
     }
 
@@ -171,9 +180,15 @@ impl VcpuSensor {
     /// The VMCB of the vCPU that L1 says this physical CPU runs.
     fn own_vmcb(&self, ram: &Ram, vcpu: &mut impl Vcpu) -> Option<Gpa> {
         let layout = self.control.layout().filter(|layout| layout.vcpu_vmcb != 0)?;
-        let current = ram.mapping().word(self.frame_at?.checked_add(layout.current_vcpu as usize)?)?;
+        let current = ram.mapping().word(self.frame_place?.at.checked_add(layout.current_vcpu as usize)?)?;
         let memory = VirtualMemory::new(ram, vcpu.read_register(Register::Cr3)?);
         memory.read_u64(Gva(u64::from_le(current)).offset(layout.vcpu_vmcb.into())).ok().map(Gpa)
+    }
+
+    /// Calls of guests that have passed a hook of this vCPU; to be read by anybody.
+    #[must_use]
+    pub fn entries(&self) -> Arc<Entries> {
+        Arc::clone(&self.entries)
     }
 
     /// The VMCB of the last VMRUN on this physical CPU, or of its last HVM hypercall.
@@ -184,7 +199,7 @@ impl VcpuSensor {
 
     /// Has the frame looked for again at the next call: L1 may keep its stacks elsewhere now.
     pub const fn forget_frame(&mut self) {
-        self.frame_at = None;
+        self.frame_place = None;
     }
 
     /// L1 begins anew: calls under way do not return, and nothing stands where it stood.
@@ -198,6 +213,9 @@ impl VcpuSensor {
 
     fn enter(&mut self, ram: &Ram, kind: HookKind, vcpu: &mut impl Vcpu) {
         let time_ticks = vcpu.now_ticks();
+        if !self.is_guests_call(ram, vcpu) {
+            return;
+        }
         let Some((frame, layout)) = self.frame(ram, vcpu) else { return };
         let current = frame.word(layout.current_vcpu as usize);
         let who = self.identify(ram, layout, current, || vcpu.read_register(Register::Cr3));
@@ -207,6 +225,7 @@ impl VcpuSensor {
         } else if kind == HookKind::HvmEntry && layout.vcpu_vmcb != 0 {
             self.vmcb = self.who.vmcb(ram, layout);
         }
+        self.entries.count(kind, &frame);
         let (mode, cpl) = self.mode(ram, kind, &frame);
         let caller = Caller {
             domain: who.domain,
@@ -266,29 +285,6 @@ impl VcpuSensor {
             let call = BorrowedCall { sequence: pending.sequence, mode: pending.mode, rip: pending.rip };
             self.give_back(ram, &frame, job, &call, preempted, vcpu.now_ticks());
         }
-    }
-
-    /// The frame of the guest that calls, and what is known of L1. Asks the engine the first time.
-    fn frame<'a>(&mut self, ram: &'a Ram, vcpu: &mut impl Vcpu) -> Option<(Frame<'a>, &'static FrameLayout)> {
-        let at = match self.frame_at {
-            Some(at) => at,
-            None => {
-                let at = self.locate_frame(ram, vcpu)?;
-                *self.frame_at.insert(at)
-            }
-        };
-        Some((Frame::new(ram.mapping(), at)?, self.control.layout()?))
-    }
-
-    #[cold]
-    fn locate_frame(&self, ram: &Ram, vcpu: &mut impl Vcpu) -> Option<usize> {
-        let frame = Gva(vcpu.read_register(Register::Rdi)?);
-        let cr3 = vcpu.read_register(Register::Cr3)?;
-        if self.control.layout().is_none() {
-            self.control.ask_layout(self.index, cr3, frame)?;
-        }
-        let gpa = VirtualMemory::new(ram, cr3).translate(frame).ok()?;
-        ram.offset_of(gpa, Frame::BYTES).ok().filter(|at| at.is_multiple_of(8))
     }
 
     fn identify(

@@ -1,0 +1,99 @@
+//! Where the frame of the guest that calls stands, and calls of L1's handlers that no guest made.
+//!
+//! A guest's registers are always at the top of the physical CPU's stack. A call with registers elsewhere was made by code
+//! inside L1. If they are at the top of another stack, L1 has begun anew and the CPU has another one.
+
+use std::time::{Duration, Instant};
+
+use hypovisor_event::control::{FrameLayout, SystemChange, SystemRegister};
+use hypovisor_machine::{Gva, VirtualMemory};
+use hypovisor_mapping::Ram;
+
+use super::VcpuSensor;
+use crate::frame::Frame;
+use crate::machine::{Register, Vcpu};
+
+/// Bytes of a physical CPU's stack, to which it is aligned (`STACK_ORDER` 3, Xen arch/x86/include/asm/config.h).
+const STACK_BYTES: u64 = 8 * 4096;
+/// Between two reports of a call that no guest made: a hostile L1 can make any number.
+const FOREIGN_PERIOD: Duration = Duration::from_secs(1);
+
+/// Where a frame stands: for L1, and in the RAM mapping.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FramePlace {
+    gva: u64,
+    pub(super) at: usize,
+}
+
+impl VcpuSensor {
+    /// Whether the handler that has just been entered was given the frame of a guest; tells if it was not.
+    #[inline]
+    pub(super) fn is_guests_call(&mut self, ram: &Ram, vcpu: &mut impl Vcpu) -> bool {
+        let (Some(known), Some(frame)) = (self.frame_place, vcpu.read_register(Register::Rdi)) else {
+            return true;
+        };
+        known.gva == frame || self.has_moved(ram, known, frame, vcpu)
+    }
+
+    #[cold]
+    fn has_moved(&mut self, ram: &Ram, known: FramePlace, frame: u64, vcpu: &mut impl Vcpu) -> bool {
+        if known.gva % STACK_BYTES == frame % STACK_BYTES {
+            self.forget_frame();
+            return true;
+        }
+        self.tell_foreign_call(ram, Gva(frame), vcpu);
+        false
+    }
+
+    /// Code inside L1 calls a handler of hypercalls, with a guest's registers at `frame`.
+    #[cold]
+    pub fn tell_foreign_call(&mut self, ram: &Ram, frame: Gva, vcpu: &mut impl Vcpu) {
+        if self.foreign_told.is_some_and(|told| told.elapsed() < FOREIGN_PERIOD) {
+            return;
+        }
+        self.foreign_told = Some(Instant::now());
+        let before = self.frame_place.map_or(0, |known| known.gva);
+        let rip = Gva(returns_to(ram, vcpu).unwrap_or(0));
+        self.control.l1_does(SystemChange {
+            register: SystemRegister::GuestFrame,
+            before,
+            now: frame.0,
+            rip,
+        });
+    }
+
+    /// The frame of the guest that calls, and what is known of L1. Asks the engine the first time.
+    pub(super) fn frame<'a>(
+        &mut self,
+        ram: &'a Ram,
+        vcpu: &mut impl Vcpu,
+    ) -> Option<(Frame<'a>, &'static FrameLayout)> {
+        let place = match self.frame_place {
+            Some(place) => place,
+            None => {
+                let place = self.locate_frame(ram, vcpu)?;
+                *self.frame_place.insert(place)
+            }
+        };
+        Some((Frame::new(ram.mapping(), place.at)?, self.control.layout()?))
+    }
+
+    #[cold]
+    fn locate_frame(&self, ram: &Ram, vcpu: &mut impl Vcpu) -> Option<FramePlace> {
+        let frame = Gva(vcpu.read_register(Register::Rdi)?);
+        let cr3 = vcpu.read_register(Register::Cr3)?;
+        if self.control.layout().is_none() {
+            self.control.ask_layout(self.index, cr3, frame)?;
+        }
+        self.control.guests_run();
+        let gpa = VirtualMemory::new(ram, cr3).translate(frame).ok()?;
+        let at = ram.offset_of(gpa, Frame::BYTES).ok().filter(|at| at.is_multiple_of(8))?;
+        Some(FramePlace { gva: frame.0, at })
+    }
+}
+
+/// Where the function that has just been entered returns to.
+fn returns_to(ram: &Ram, vcpu: &mut impl Vcpu) -> Option<u64> {
+    let (cr3, rsp) = (vcpu.read_register(Register::Cr3)?, vcpu.read_register(Register::Rsp)?);
+    VirtualMemory::new(ram, cr3).read_u64(Gva(rsp)).ok()
+}
