@@ -9,6 +9,7 @@
 //! is only set when it has to be, and the usual call costs no system call.
 
 use hypovisor_event::control::{Hook, HookKind};
+use hypovisor_machine::Gva;
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_guest_debug,
     kvm_guest_debug_arch,
@@ -53,6 +54,11 @@ impl Hooks {
             }
         }
         divided
+    }
+
+    /// Where the first of them stands.
+    pub(crate) fn first(&self) -> Option<Gva> {
+        self.entries.iter().flatten().map(|hook| hook.gva).next()
     }
 
     /// Whether calls of this kind can return to `address`.
@@ -150,7 +156,6 @@ const fn nothing() -> kvm_guest_debug {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hypovisor_machine::Gva;
     use kvm_bindings::KVM_GUESTDBG_SINGLESTEP;
 
     fn hook(kind: HookKind, at: u64) -> Hook {

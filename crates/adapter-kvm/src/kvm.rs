@@ -4,7 +4,7 @@
 use core::ffi::{CStr, c_int, c_ulong, c_void};
 use std::sync::OnceLock;
 
-use kvm_bindings::kvm_guest_debug;
+use kvm_bindings::{kvm_enable_cap, kvm_guest_debug, kvm_msr_entry, kvm_msr_filter};
 
 /// The type of all of KVM's ioctls, in bits 8 to 15 of a request.
 const KVMIO: c_ulong = 0xae;
@@ -21,6 +21,12 @@ pub(crate) const CREATE_VCPU: c_ulong = 0xae41;
 pub(crate) const SET_USER_MEMORY_REGION: c_ulong = 0x4020_ae46;
 /// The same with more fields behind the old ones (Linux 6.8).
 pub(crate) const SET_USER_MEMORY_REGION2: c_ulong = 0x40a0_ae49;
+/// VM: turns on what is off unless asked for.
+pub(crate) const ENABLE_CAP: c_ulong = 0x4068_aea3;
+/// VM: which model-specific registers L1 may use without userspace (Linux 5.10).
+pub(crate) const SET_MSR_FILTER: c_ulong = 0x4188_aec6;
+/// vCPU: sets model-specific registers.
+const SET_MSRS: c_ulong = 0x4008_ae89;
 /// vCPU: lets it run.
 pub(crate) const RUN: c_ulong = 0xae80;
 /// vCPU: sets its general registers.
@@ -77,6 +83,34 @@ pub(crate) fn fail(errno: c_int) -> c_int {
 pub(crate) fn set_guest_debug(vcpu: c_int, wish: &mut kvm_guest_debug) -> c_int {
     // SAFETY: the request's argument is this structure.
     unsafe { ioctl(vcpu, SET_GUEST_DEBUG, std::ptr::from_mut(wish).cast()) }
+}
+
+/// Turns something on; 0, or -1 with `errno` set.
+pub(crate) fn enable_cap(vm: c_int, wish: &mut kvm_enable_cap) -> c_int {
+    // SAFETY: the request's argument is this structure.
+    unsafe { ioctl(vm, ENABLE_CAP, std::ptr::from_mut(wish).cast()) }
+}
+
+/// Sets the filter; 0, or -1 with `errno` set. Its bitmaps have a bit for each register.
+pub(crate) fn set_msr_filter(vm: c_int, filter: &mut kvm_msr_filter) -> c_int {
+    // SAFETY: the request's argument is this structure.
+    unsafe { ioctl(vm, SET_MSR_FILTER, std::ptr::from_mut(filter).cast()) }
+}
+
+/// `struct kvm_msrs` with one entry behind it.
+#[repr(C)]
+struct OneMsr {
+    count: u32,
+    padding: u32,
+    entry: kvm_msr_entry,
+}
+
+/// Sets a model-specific register of a vCPU; whether KVM took the value.
+pub(crate) fn set_msr(vcpu: c_int, number: u32, value: u64) -> bool {
+    let entry = kvm_msr_entry { index: number, data: value, ..kvm_msr_entry::default() };
+    let mut one = OneMsr { count: 1, padding: 0, entry };
+    // SAFETY: the request's argument is this structure, and says that it has one entry.
+    (unsafe { ioctl(vcpu, SET_MSRS, (&raw mut one).cast()) }) == 1
 }
 
 /// Whether this process does something of its own at a signal, rather than die of it.

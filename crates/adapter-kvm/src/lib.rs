@@ -18,13 +18,18 @@
 //! - `vm` has what all vCPUs share: memory slots, the conversation with the engine, the hooks.
 //! - `vcpu` is one vCPU's thread: KVM_RUN and what to do when it returns.
 //! - `breakpoints` says which address stands in which debug register, and settles it with QEMU's own debugger.
+//! - `msrs` sees L1 set the registers that decide where guests enter.
+//! - `call_exits` counts hypercalls where the kernel sees them, to find those that pass no hook.
+//! - `writes` tells when L1 writes to its own code.
 //! - `run_page` is the page shared with KVM; `kvm` the ioctls' numbers.
 //!
 //! The library does nothing before QEMU makes a virtual machine, and nothing at all in a process that makes none. It then
 //! takes itself out of the environment, so that QEMU's children do not get it.
 
 mod breakpoints;
+mod call_exits;
 mod kvm;
+mod msrs;
 mod options;
 mod qemu;
 mod run_page;
@@ -32,5 +37,6 @@ mod slots;
 mod stack;
 mod vcpu;
 mod vm;
+mod writes;
 
 pub mod wrapper;

@@ -5,9 +5,10 @@ use core::ffi::{c_int, c_ulong, c_void};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kvm_bindings::{kvm_guest_debug, kvm_regs, kvm_userspace_memory_region};
+use kvm_bindings::{kvm_enable_cap, kvm_guest_debug, kvm_msr_filter, kvm_regs, kvm_userspace_memory_region};
 
 use crate::kvm;
+use crate::msrs;
 use crate::options::Options;
 use crate::vcpu::{KvmVcpu, Next};
 use crate::vm::{VM, Vm, log};
@@ -32,6 +33,18 @@ pub(crate) unsafe fn on_ioctl(fd: c_int, request: c_ulong, argument: *mut c_void
         // SAFETY: the request's argument is this structure.
         let wish = unsafe { *argument.cast::<kvm_guest_debug>() };
         if let Some(result) = on_set_guest_debug(fd, &wish) {
+            return result;
+        }
+    }
+    if request == kvm::ENABLE_CAP && !argument.is_null() && machine(fd).is_some() {
+        // SAFETY: the request's argument is this structure.
+        let wish = unsafe { *argument.cast::<kvm_enable_cap>() };
+        return kvm::enable_cap(fd, &mut msrs::with_exits(&wish));
+    }
+    if request == kvm::SET_MSR_FILTER && !argument.is_null() {
+        // SAFETY: the request's argument is this structure.
+        let wish = unsafe { *argument.cast::<kvm_msr_filter>() };
+        if let Some(result) = on_set_msr_filter(fd, &wish) {
             return result;
         }
     }
@@ -103,6 +116,14 @@ fn on_reset(fd: c_int) {
         vcpu.l1_was_reset(vm);
         vm.forget_hooks();
     }
+}
+
+/// `None`: QEMU's own filter is to be set as it is.
+fn on_set_msr_filter(fd: c_int, wish: &kvm_msr_filter) -> Option<c_int> {
+    let vm = machine(fd)?;
+    let result = msrs::with_ours(wish).map(|mut both| kvm::set_msr_filter(fd, &mut both));
+    vm.note_msr_filter(result == Some(0));
+    result.filter(|result| *result == 0)
 }
 
 /// `None`: nothing that concerns us.

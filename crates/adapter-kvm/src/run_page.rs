@@ -7,8 +7,8 @@ use std::ptr::NonNull;
 
 use hypovisor_sensor::{Register, Vcpu};
 use kvm_bindings::{
-    KVM_EXIT_DEBUG, KVM_RUN_X86_GUEST_MODE, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_debug_exit_arch,
-    kvm_run,
+    KVM_EXIT_DEBUG, KVM_EXIT_X86_WRMSR, KVM_MSR_EXIT_REASON_FILTER, KVM_RUN_X86_GUEST_MODE,
+    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_debug_exit_arch, kvm_run,
 };
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -76,6 +76,25 @@ impl RunPage {
     pub(crate) fn debug_exit(&self) -> Option<kvm_debug_exit_arch> {
         let is_debug = load!(self, exit_reason) == KVM_EXIT_DEBUG;
         is_debug.then(|| load!(self, __bindgen_anon_1.debug.arch))
+    }
+
+    /// The register's number and the value, if the exit was for a WRMSR that the filter denies.
+    pub(crate) fn denied_wrmsr(&self) -> Option<(u32, u64)> {
+        if load!(self, exit_reason) != KVM_EXIT_X86_WRMSR {
+            return None;
+        }
+        let msr = load!(self, __bindgen_anon_1.msr);
+        (msr.reason == KVM_MSR_EXIT_REASON_FILTER).then_some((msr.index, msr.data))
+    }
+
+    /// What becomes of the WRMSR of this exit when the vCPU runs on: it is done, or faults.
+    pub(crate) fn finish_wrmsr(&self, done: bool) {
+        store!(self, [__bindgen_anon_1.msr.error], u8::from(!done));
+    }
+
+    /// CR0, CR4 and EFER.
+    pub(crate) fn protections(&self) -> [u64; 3] {
+        [load!(self, s.regs.sregs.cr0), load!(self, s.regs.sregs.cr4), load!(self, s.regs.sregs.efer)]
     }
 
     /// Makes QEMU believe that no hardware breakpoint was met: it would take ours for its debugger's. For an exit for

@@ -31,6 +31,24 @@ impl Slots {
         }
     }
 
+    /// Where guest-physical memory stands in this process: its parts that stand together, as address and bytes.
+    pub(crate) fn addresses(&self, start: Gpa, len: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let end = start.0.saturating_add(len);
+        self.0.iter().filter_map(move |slot| {
+            let first = start.0.max(slot.guest_phys_addr);
+            let last = end.min(slot.guest_phys_addr + slot.memory_size);
+            (first < last).then(|| (slot.userspace_addr + (first - slot.guest_phys_addr), last - first))
+        })
+    }
+
+    /// What stands at an address of this process.
+    pub(crate) fn gpa_of(&self, address: u64) -> Option<Gpa> {
+        let offset_in = |slot: &kvm_userspace_memory_region| {
+            address.checked_sub(slot.userspace_addr).filter(|offset| *offset < slot.memory_size)
+        };
+        self.0.iter().find_map(|slot| offset_in(slot).map(|offset| Gpa(slot.guest_phys_addr + offset)))
+    }
+
     /// RAM, the largest runs first if there are more than fit. What the guest may not write is no RAM; video memory is,
     /// and does no harm. `None` if there is none.
     pub(crate) fn own_ram(&self) -> Option<OwnRam> {
@@ -80,6 +98,17 @@ mod tests {
         assert_eq!(seen, [(0x10_0000, 0x10_0000, 0x10_7000), (0, 0x2000, 0x6000)]);
         slots.set(region(1, 0, 0, 0));
         assert_eq!(slots.own_ram().unwrap().ranges.len(), 1);
+    }
+
+    #[test]
+    fn guest_physical_memory_is_found_and_led_back() {
+        let mut slots = Slots::default();
+        slots.set(region(0, 0, 0x2000, 0x7000));
+        slots.set(region(1, 0x2000, 0x1000, 0x1000));
+        let found: Vec<_> = slots.addresses(Gpa(0x1000), 0x5000).collect();
+        assert_eq!(found, [(0x8000, 0x1000), (0x1000, 0x1000)]);
+        assert_eq!(slots.gpa_of(0x8fff), Some(Gpa(0x1fff)));
+        assert_eq!(slots.gpa_of(0x9000), None);
     }
 
     #[test]

@@ -2,16 +2,18 @@
 
 use core::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use hypovisor_event::control::{Hook, HookKind};
+use hypovisor_event::control::{Hook, HookKind, SystemRegister};
 use hypovisor_machine::Gva;
 use hypovisor_mapping::Ram;
-use hypovisor_sensor::{Register, VcpuSensor};
+use hypovisor_sensor::{Entries, Register, VcpuSensor, protections};
 use kvm_bindings::{kvm_debug_exit_arch, kvm_guest_debug};
 
 use crate::breakpoints::{Breakpoints, Hooks};
+use crate::call_exits::CallExits;
 use crate::kvm;
+use crate::msrs;
 use crate::run_page::RunPage;
 use crate::stack::ReturnAddresses;
 use crate::vm::Vm;
@@ -22,6 +24,9 @@ const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 const DEBUG_EXCEPTION: u32 = 1;
 /// DR6.BS: a single step has ended (AMD APM vol. 2, §13.1.1.3).
 const DR6_SINGLE_STEP: u64 = 1 << 14;
+
+/// What protects L1, in the order of [`RunPage::protections`].
+const PROTECTIONS: [SystemRegister; 3] = [SystemRegister::Cr0, SystemRegister::Cr4, SystemRegister::Efer];
 
 /// Who goes on after an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,9 @@ pub(crate) struct KvmVcpu {
     inside: AtomicBool,
     /// The breakpoints are set: L1 does not get past them unseen.
     armed: AtomicBool,
+    /// Calls of guests that passed its hooks, and those that the kernel saw.
+    entries: Arc<Entries>,
+    exits: OnceLock<Option<CallExits>>,
     state: Mutex<State>,
 }
 
@@ -53,8 +61,8 @@ struct State {
     returns: ReturnAddresses,
     /// Where the outer call returns to, while an inner one has the breakpoint.
     outer: Option<Hook>,
-    /// The frame of the last call: the same for all on one physical CPU, until L1 is reset.
-    frame: u64,
+    /// The protecting bits of CR0, CR4 and EFER at the last call.
+    protections: [u64; 3],
 }
 
 impl KvmVcpu {
@@ -62,6 +70,7 @@ impl KvmVcpu {
     pub(crate) fn new(fd: c_int, index: u32, page_bytes: usize, sensor: VcpuSensor) -> Option<Self> {
         let page = RunPage::map(fd, page_bytes)?;
         page.exchange_registers(true);
+        let entries = sensor.entries();
         let state = State {
             page,
             sensor,
@@ -69,7 +78,7 @@ impl KvmVcpu {
             breakpoints: Breakpoints::new(),
             returns: ReturnAddresses::default(),
             outer: None,
-            frame: 0,
+            protections: [0; 3],
         };
         Some(Self {
             fd,
@@ -77,12 +86,22 @@ impl KvmVcpu {
             thread: AtomicI32::new(0),
             inside: AtomicBool::new(false),
             armed: AtomicBool::new(false),
+            entries,
+            exits: OnceLock::new(),
             state: Mutex::new(state),
         })
     }
 
     pub(crate) const fn fd(&self) -> c_int {
         self.fd
+    }
+
+    /// Hypercalls of hardware-virtualised guests: how many passed a hook, how many were made; and how many PV guests made. `None` if
+    /// nobody counts.
+    pub(crate) fn call_counts(&self) -> Option<[u64; 3]> {
+        // First those that passed: a call under way is rather missing than one too many.
+        let passed = self.entries.hvm();
+        Some([passed, self.exits.get()?.as_ref()?.count(), self.entries.pv()])
     }
 
     /// This thread runs it from now on.
@@ -120,6 +139,7 @@ impl KvmVcpu {
         let mut state = self.state();
         match vm.hooks().filter(|_| !vm.is_dead()) {
             Some(hooks) => {
+                self.exits.get_or_init(CallExits::of_this_thread);
                 state.breakpoints.place(&hooks);
                 state.hooks = hooks;
                 if !self.set_breakpoints(&state) {
@@ -137,7 +157,7 @@ impl KvmVcpu {
         let mut state = self.state();
         state.sensor.l1_was_reset();
         state.outer = None;
-        state.frame = 0;
+        state.protections = [0; 3];
         if self.armed.swap(false, Ordering::SeqCst) && state.breakpoints.any() {
             state.breakpoints.clear();
             if !self.set_breakpoints(&state) {
@@ -153,8 +173,14 @@ impl KvmVcpu {
     }
 
     /// KVM_RUN has returned without an error: who goes on?
-    pub(crate) fn on_exit(&self, vm: &Vm) -> Next {
+    pub(crate) fn on_exit(&self, vm: &'static Vm) -> Next {
         let mut state = self.state();
+        if let Some((number, value)) = state.page.denied_wrmsr()
+            && let Some(register) = msrs::handed_over(number)
+        {
+            self.wrmsr(vm, &state.page, register, number, value);
+            return Next::L1;
+        }
         if !self.armed.load(Ordering::Relaxed) {
             self.probe(vm, &state.page);
             return Next::Qemu;
@@ -165,8 +191,18 @@ impl KvmVcpu {
         self.on_debug_exit(vm, &mut state, &exit)
     }
 
+    /// Does the WRMSR that KVM has handed over, and tells if L1 should not have made it.
+    #[cold]
+    fn wrmsr(&self, vm: &Vm, page: &RunPage, register: SystemRegister, number: u32, value: u64) {
+        // A guest of L1 with hardware virtualisation has such registers of its own.
+        if !vm.is_dead() && page.is_l1_kernel() && vm.is_l1(page.register(Register::Cr3)) {
+            vm.l1_sets(register, value, Gva(page.register(Register::Rip)));
+        }
+        page.finish_wrmsr(kvm::set_msr(self.fd, number, value));
+    }
+
     /// The first code in the kernel half: time to ask what to hook.
-    fn probe(&self, vm: &Vm, page: &RunPage) {
+    fn probe(&self, vm: &'static Vm, page: &RunPage) {
         let rip = page.register(Register::Rip);
         if rip >= KERNEL_HALF && page.is_l1_kernel() {
             vm.ask(self.index, page.register(Register::Cr3), Gva(rip));
@@ -196,11 +232,12 @@ impl KvmVcpu {
         let Some(ram) = vm.ram() else { return };
         match kind {
             HookKind::PvEntry | HookKind::HvmEntry => {
-                state.notice_frame();
+                state.notice_protections(vm);
                 let exit = if kind == HookKind::PvEntry { HookKind::PvExit } else { HookKind::HvmExit };
                 state.outer = self.expect_return(vm, state, ram, exit);
                 if state.outer.is_none() {
-                    return;
+                    let frame = Gva(state.page.register(Register::Rdi));
+                    return state.sensor.tell_foreign_call(ram, frame, &mut &state.page);
                 }
             }
             HookKind::InnerEntry => {
@@ -252,11 +289,18 @@ impl KvmVcpu {
 }
 
 impl State {
-    fn notice_frame(&mut self) {
-        let frame = self.page.register(Register::Rdi);
-        if self.frame != frame {
-            self.frame = frame;
-            self.sensor.forget_frame();
+    /// What protects L1 is seen at every call, and compared if it is not as at the last one.
+    fn notice_protections(&mut self, vm: &Vm) {
+        let values = self.page.protections();
+        let bits = |index: usize| protections(PROTECTIONS[index]).unwrap_or(u64::MAX);
+        let now = std::array::from_fn(|index| values[index] & bits(index));
+        if self.protections == now {
+            return;
+        }
+        self.protections = now;
+        vm.learn_l1(self.page.register(Register::Cr3));
+        for (register, value) in PROTECTIONS.into_iter().zip(values) {
+            vm.l1_sets(register, value, Gva(0));
         }
     }
 }

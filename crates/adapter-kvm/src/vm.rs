@@ -4,25 +4,31 @@
 use core::ffi::c_int;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use hypovisor_event::control::{SystemChange, SystemRegister};
 use hypovisor_event::{RingGeometry, Rings};
-use hypovisor_machine::{Gva, RamLayout, RamRange};
+use hypovisor_machine::{Gpa, Gva, RamLayout, RamRange, VirtualMemory};
 use hypovisor_mapping::{Mapping, Ram};
-use hypovisor_sensor::{Answer, Control, ControlOptions, VcpuSensor};
+use hypovisor_sensor::{Account, Answer, Control, ControlOptions, VcpuSensor};
 use kvm_bindings::{KVM_CAP_SYNC_REGS, kvm_userspace_memory_region};
+use rustix::io::Errno;
 
 use crate::breakpoints::Hooks;
 use crate::kvm;
+use crate::msrs;
 use crate::options::Options;
 use crate::run_page::SYNCED;
 use crate::slots::Slots;
 use crate::vcpu::KvmVcpu;
+use crate::writes::Writes;
 
 /// How long the other vCPUs may take to have their breakpoints set.
 const ARM_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at the calls that passed hooks and those that were made.
+const CALLS_PERIOD: Duration = Duration::from_millis(100);
 /// The signal that QEMU itself ends KVM_RUN with (`SIG_IPI`, include/system/cpus.h).
 const KICK: c_int = libc::SIGUSR1;
 
@@ -42,6 +48,14 @@ pub(crate) struct Vm {
     /// Something went wrong: leave L1 alone from now on.
     dead: AtomicBool,
     unknown_return: AtomicBool,
+    /// L1's WRMSRs are handed over, or nobody has seen to it yet, or they cannot be.
+    msr_filter: Mutex<Option<bool>>,
+    /// Guest-physical address of the first hook, as L1 has it at its first hypercall; 0 until then.
+    l1_code: AtomicU64,
+    /// Tells of writes to pages, once an engine wants to know.
+    writes: OnceLock<Option<Writes>>,
+    /// Somebody compares the calls that passed hooks with those that were made.
+    compares_calls: AtomicBool,
 }
 
 /// What to hook.
@@ -97,6 +111,11 @@ impl Vm {
             ram_candidates: own_memory,
             map_ram: |fd, len| Mapping::new(fd, 0, len, hypovisor_mapping::Access::ReadWrite),
             on_armed: || {},
+            watch_writes: |runs| {
+                if let Some(vm) = VM.get() {
+                    vm.watch_writes(runs);
+                }
+            },
         })
         .map_err(|error| error.to_string())?;
         let vm = Self {
@@ -110,6 +129,10 @@ impl Vm {
             watching: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             unknown_return: AtomicBool::new(false),
+            msr_filter: Mutex::default(),
+            l1_code: AtomicU64::new(0),
+            writes: OnceLock::new(),
+            compares_calls: AtomicBool::new(false),
         };
         VM.set(vm).map_err(|_| "QEMU makes a second virtual machine".to_owned())
     }
@@ -119,8 +142,26 @@ impl Vm {
         self.fd == fd
     }
 
+    /// Whether QEMU's filter of model-specific registers has ours in it.
+    pub(crate) fn note_msr_filter(&self, is_ours: bool) {
+        *self.msr_filter() = Some(is_ours);
+        if !is_ours {
+            log(
+                "this kernel's KVM does not hand L1's WRMSR over: --integrity does not see it set where guests enter",
+            );
+        }
+    }
+
+    fn msr_filter(&self) -> MutexGuard<'_, Option<bool>> {
+        // A flag.
+        self.msr_filter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// QEMU has made a vCPU.
     pub(crate) fn add(&self, fd: c_int) {
+        if self.msr_filter().is_none() {
+            self.note_msr_filter(msrs::set_filter(self.fd));
+        }
         let mut vcpus = self.vcpus();
         let index = vcpus.len() as u32;
         let Ok(producer) = self.control.rings().producer(index) else {
@@ -177,9 +218,107 @@ impl Vm {
         if matches!(*asked, Asked::Hooks(_)) {
             *asked = Asked::NotYet;
             self.watching.store(false, Ordering::SeqCst);
+            self.l1_code.store(0, Ordering::Relaxed);
             self.control.l1_was_reset();
             log("L1 was reset; it is watched again as soon as its hypervisor runs");
         }
+    }
+
+    /// Protects these pages, and tells of writes to them.
+    fn watch_writes(&'static self, runs: &[(Gpa, u64)]) {
+        let Some(writes) = self.writes.get_or_init(|| self.start_writes()) else { return };
+        let addresses: Vec<_> = {
+            let slots = self.slots();
+            runs.iter().flat_map(|(start, len)| slots.addresses(*start, *len)).collect()
+        };
+        for (start, len) in addresses {
+            if let Err(error) = writes.protect(start, len) {
+                return log(&format!("L1's code cannot be write-protected ({error}): it is only looked at"));
+            }
+        }
+    }
+
+    fn start_comparing_calls(&'static self) {
+        let thread = std::thread::Builder::new().name("hypovisor-calls".into());
+        if thread.spawn(|| self.compare_calls()).is_err() {
+            log("cannot start a thread: hypercalls that pass no hook are not looked for");
+        }
+    }
+
+    fn compare_calls(&self) {
+        let mut account: Option<Account> = None;
+        while !self.is_dead() {
+            std::thread::sleep(CALLS_PERIOD);
+            let vcpus = self.vcpus().clone();
+            let counts: Option<Vec<_>> = vcpus.iter().map(|vcpu| vcpu.call_counts()).collect();
+            // A vCPU that has not run yet counts from its first run on.
+            let Some(counts) = counts else { continue };
+            let account = account.get_or_insert_with(|| Account::new(vcpus.len() as u64));
+            let sum = |index: usize| counts.iter().map(|vcpu| vcpu[index]).sum::<u64>();
+            let [passed, made, pv] = [0, 1, 2].map(sum);
+            if let Some(now) = account.look(passed, made, made + pv) {
+                let register = SystemRegister::Vmmcalls;
+                self.control.l1_does(SystemChange { register, before: 0, now, rip: Gva(0) });
+            }
+        }
+    }
+
+    fn start_writes(&'static self) -> Option<Writes> {
+        match Writes::open() {
+            Ok(writes) => {
+                let thread = std::thread::Builder::new().name("hypovisor-writes".into());
+                thread.spawn(|| self.tell_writes()).is_ok().then_some(writes)
+            }
+            Err(error) => {
+                log(&format!(
+                    "userfaultfd is not to be had ({error}): L1's code is only looked at, ten times a second"
+                ));
+                None
+            }
+        }
+    }
+
+    /// Who writes waits until this thread has let it; it does nothing that could wait for a vCPU before.
+    fn tell_writes(&self) {
+        let Some(writes) = self.writes.wait() else { return };
+        loop {
+            match writes.next() {
+                Ok(page) => {
+                    let gpa = page.and_then(|page| self.slots().gpa_of(page));
+                    gpa.into_iter().for_each(|gpa| self.control.page_written(gpa));
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return log(&format!("writes to L1's code are no longer told: {error}")),
+            }
+        }
+    }
+
+    /// L1 sets a register. `rip` is where; 0 if that was not seen.
+    #[cold]
+    pub(crate) fn l1_sets(&self, register: SystemRegister, value: u64, rip: Gva) {
+        self.control.l1_sets(register, value, rip);
+    }
+
+    /// A vCPU with these page tables is at a hook: it runs L1.
+    pub(crate) fn learn_l1(&self, cr3: u64) {
+        if self.l1_code.load(Ordering::Relaxed) == 0 {
+            self.l1_code.store(self.code_by(cr3), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether these page tables are L1's, and not those of a guest of it: they have its code where that was at the first
+    /// hypercall.
+    pub(crate) fn is_l1(&self, cr3: u64) -> bool {
+        let known = self.l1_code.load(Ordering::Relaxed);
+        known == 0 || known == self.code_by(cr3)
+    }
+
+    /// The physical address of the first hook by these page tables; 0 if there is none.
+    fn code_by(&self, cr3: u64) -> u64 {
+        let (Some(ram), Some(hook)) = (self.ram(), self.hooks().and_then(|hooks| hooks.first())) else {
+            return 0;
+        };
+        VirtualMemory::new(ram, cr3).translate(hook).map_or(0, |gpa| gpa.0)
     }
 
     /// Whether it has been settled what to hook.
@@ -221,7 +360,7 @@ impl Vm {
     /// A vCPU has run its first code in L1's kernel half: asks the engine what to hook, once for all vCPUs, and sees to it
     /// that none of them gets past the hooks unseen.
     #[cold]
-    pub(crate) fn ask(&self, vcpu: u32, cr3: u64, rip: Gva) {
+    pub(crate) fn ask(&'static self, vcpu: u32, cr3: u64, rip: Gva) {
         let mut asked = self.asked();
         if matches!(*asked, Asked::NotYet) {
             let answer = self.find_ram().map(|()| self.control.ask_hooks(u64::from(vcpu), cr3, rip));
@@ -232,9 +371,13 @@ impl Vm {
             };
             tell(&asked);
         }
+        let hooked = matches!(*asked, Asked::Hooks(_));
         drop(asked);
         self.watching.store(true, Ordering::SeqCst);
         self.arm_others();
+        if hooked && !self.compares_calls.swap(true, Ordering::Relaxed) {
+            self.start_comparing_calls();
+        }
     }
 
     fn find_ram(&self) -> Option<()> {
