@@ -17,10 +17,12 @@ use hypovisor_sensor::{
     Answer, CR_READ_INTERCEPTS, Control, ControlOptions, Register, Vcpu as _, VcpuSensor,
 };
 
+use self::bypass::Bypass;
 use crate::stacks::Stacks;
 use crate::sys::{self, Block, Info, RegisterBuffer, RegisterHandle};
 use crate::vcpu::{REGISTER_NAMES, REGISTERS, ReadRegister, Registers, TcgVcpu};
 
+mod bypass;
 mod system_registers;
 
 /// Where the upper, kernel half of the address space begins.
@@ -31,6 +33,10 @@ const BLOCK_BYTES: u64 = 2 * 4096;
 const USER: u64 = 3;
 /// `userdata` of the probe callback; hook kinds start at 1.
 const PROBE: usize = 0;
+/// `userdata` of the callback behind L1's VMRUN, where a guest has left.
+const BEHIND_VMRUN: usize = 0x80;
+/// Length of VMRUN.
+const VMRUN_BYTES: u64 = 3;
 /// Ring size unless the command line says otherwise, in bytes.
 const DEFAULT_RING_BYTES: u64 = 32 << 20;
 /// Bit 0 of a VMCB's vector of intercepted control register reads: CR0.
@@ -72,6 +78,8 @@ struct Plugin {
     text_distance: AtomicU64,
     /// Guest-physical address of the first hook, as L1 has it at its first hypercall; 0 until then.
     l1_code: AtomicU64,
+    /// Counts calls that pass no hook.
+    bypass: Option<Bypass>,
     /// Answers QEMU's wrong reports of CR reads (see [`Plugin::mend_vmcb`]).
     mend_cr_reads: bool,
     /// Does nothing at a hook: the floor of what a hook costs, for the benchmark.
@@ -165,6 +173,7 @@ fn start(
                 plugin.probing.store(true, Ordering::Release);
             }
         },
+        watch_writes: |_| {},
     })
     .map_err(|error| error.to_string())?;
     let plugin = Plugin {
@@ -177,6 +186,7 @@ fn start(
         stacks: Stacks::new(),
         text_distance: AtomicU64::new(0),
         l1_code: AtomicU64::new(0),
+        bypass: Bypass::new(info),
         mend_cr_reads: arguments.mend_cr_reads,
         only_hooks: arguments.only_hooks,
         dead: AtomicBool::new(false),
@@ -239,8 +249,12 @@ pub(crate) fn on_vcpu(index: c_uint) {
                 buffer: RegisterBuffer::new(),
                 read: plugin.read_register,
             },
+            mended: false,
             sensor: VcpuSensor::new(u64::from(index), plugin.control, producer),
         };
+        if let Some(bypass) = &plugin.bypass {
+            bypass.add(vcpu.sensor.entries());
+        }
         // SAFETY: this is the vCPU's own thread, before it runs any code.
         unsafe { *slot.0.get() = Some(vcpu) };
     });
@@ -262,16 +276,22 @@ impl Plugin {
             if address <= hooks.high && address.saturating_add(BLOCK_BYTES) > hooks.low {
                 self.place_hooks(hooks, block);
             }
-            if address >= KERNEL_HALF && !self.only_hooks {
-                block
-                    .instructions()
-                    .for_each(|instruction| self.watch_system_instruction(hooks, instruction));
+            if !self.only_hooks {
+                self.watch_instructions(hooks, block);
             }
         } else if address >= KERNEL_HALF
             && self.probing.load(Ordering::Acquire)
             && let Some(first) = block.instructions().next()
         {
             first.on_execute(on_hook, PROBE);
+        }
+    }
+
+    fn watch_instructions(&self, hooks: &Hooks, block: Block) {
+        if block.address() >= KERNEL_HALF {
+            block.instructions().for_each(|instruction| self.watch_system_instruction(hooks, instruction));
+        } else if let Some(bypass) = &self.bypass {
+            bypass.watch_block(block);
         }
     }
 
@@ -282,6 +302,13 @@ impl Plugin {
                 if self.is_l1_text(address, instruction.host_address()) {
                     instruction.on_execute(on_hook, hook.kind as usize);
                 }
+            }
+            let is_behind = |hook: &Hook| hook.kind == HookKind::Vmrun && hook.gva.0 + VMRUN_BYTES == address;
+            if self.mend_cr_reads
+                && hooks.hooks.iter().any(is_behind)
+                && self.is_l1_text(address, instruction.host_address())
+            {
+                instruction.on_execute(on_hook, BEHIND_VMRUN);
             }
         }
     }
@@ -294,7 +321,7 @@ impl Plugin {
         host_address != 0 && learned.map_or_else(|known| known == distance, |_| true)
     }
 
-    fn hit(&self, index: c_uint, userdata: usize) {
+    fn hit(&'static self, index: c_uint, userdata: usize) {
         if self.only_hooks && userdata != PROBE {
             return;
         }
@@ -305,13 +332,19 @@ impl Plugin {
         if userdata == PROBE {
             return self.probe(index, vcpu);
         }
+        if userdata == BEHIND_VMRUN {
+            return self.restore_vmcb(vcpu);
+        }
         let Some(kind) = HOOK_KINDS.get(userdata - 1).copied() else { return };
         if self.l1_code.load(Ordering::Relaxed) == 0 {
             self.l1_code.store(self.code_address(&mut vcpu.registers), Ordering::Release);
         }
         vcpu.sensor.on_hook(kind, &mut vcpu.registers);
-        if kind == HookKind::Vmrun && self.mend_cr_reads {
-            self.mend_vmcb(vcpu);
+        if kind == HookKind::Vmrun {
+            self.bypass.iter().for_each(Bypass::note_vmrun);
+            if self.mend_cr_reads {
+                self.mend_vmcb(vcpu);
+            }
         }
     }
 
@@ -330,7 +363,7 @@ impl Plugin {
 
     /// The first code in the kernel half: time to ask what to hook.
     #[cold]
-    fn probe(&self, index: usize, vcpu: &mut TcgVcpu) {
+    fn probe(&'static self, index: usize, vcpu: &mut TcgVcpu) {
         if self.hooks.get().is_some() || !self.probing.load(Ordering::Acquire) {
             return;
         }
@@ -351,8 +384,12 @@ impl Plugin {
             return sys::log("no answer from an engine; L1 runs unmonitored");
         };
         let addresses = || hooks.iter().map(|hook| hook.gva.0);
-        let (low, high) = (addresses().min().unwrap_or(0), addresses().max().unwrap_or(0));
+        let low = addresses().min().unwrap_or(0);
+        let high = addresses().max().unwrap_or(0).saturating_add(VMRUN_BYTES);
         let _ = self.hooks.set(Hooks { low, high, hooks });
+        if !self.only_hooks {
+            self.account_for_calls();
+        }
     }
 
     /// Takes the interception of CR0 reads out of the VMCB that is about to be run.
@@ -360,14 +397,26 @@ impl Plugin {
     /// QEMU's TCG (10.0 to 11.1 at least) reports every intercepted read of a control register as one of CR0.
     /// Xen intercepts CR0 reads, so its guest would be told CR0 where it asked for CR2, and halt at its first page
     /// fault. With `spec-ctrl=eager-fpu` Xen does not depend on that interception. This is the one place where
-    /// the TCG adapter changes a byte of L1's memory; `mend-cr-reads=off` turns it off.
-    fn mend_vmcb(&self, vcpu: &TcgVcpu) {
+    /// the TCG adapter changes a byte of L1's memory, for as long as the guest runs; `mend-cr-reads=off` turns it off.
+    fn mend_vmcb(&self, vcpu: &mut TcgVcpu) {
+        vcpu.mended = false;
         let (Some(ram), Some(vmcb)) = (self.control.ram(), vcpu.sensor.vmcb()) else { return };
         if let Ok(intercepts) = vmcb.cr_read_intercepts(ram)
             && intercepts & READ_CR0 != 0
         {
             let mended = intercepts & !READ_CR0;
-            let _ = ram.write(vmcb.0.offset(CR_READ_INTERCEPTS), &mended.to_le_bytes());
+            vcpu.mended = ram.write(vmcb.0.offset(CR_READ_INTERCEPTS), &mended.to_le_bytes()).is_ok();
+        }
+    }
+
+    /// Puts the interception back that [`Plugin::mend_vmcb`] has taken out: the guest has left.
+    fn restore_vmcb(&self, vcpu: &mut TcgVcpu) {
+        if !std::mem::take(&mut vcpu.mended) {
+            return;
+        }
+        let (Some(ram), Some(vmcb)) = (self.control.ram(), vcpu.sensor.vmcb()) else { return };
+        if let Ok(intercepts) = vmcb.cr_read_intercepts(ram) {
+            let _ = ram.write(vmcb.0.offset(CR_READ_INTERCEPTS), &(intercepts | READ_CR0).to_le_bytes());
         }
     }
 }

@@ -35,6 +35,12 @@ impl Info {
         self.system_emulation
     }
 
+    /// Whether vCPUs may be added while the machine runs.
+    #[must_use]
+    pub const fn can_grow(&self) -> bool {
+        self.max_vcpus > self.smp_vcpus
+    }
+
     /// The most vCPUs the machine may come to have.
     #[must_use]
     pub fn max_vcpus(&self) -> u32 {
@@ -78,6 +84,20 @@ struct Descriptor7 {
     is_readonly: bool,
 }
 
+/// `qemu_plugin_u64`: a counter of each vCPU, in a table of QEMU's.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct RawCounter {
+    table: *mut c_void,
+    offset: usize,
+}
+
+/// `enum qemu_plugin_op`: what is done without a call.
+#[repr(C)]
+enum Operation {
+    Add = 0,
+}
+
 /// `enum qemu_plugin_cb_flags`: what a callback may do with registers.
 #[repr(C)]
 enum CallbackFlags {
@@ -99,6 +119,14 @@ unsafe extern "C" {
         flags: CallbackFlags,
         userdata: *mut c_void,
     );
+    fn qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
+        instruction: *mut RawInstruction,
+        operation: Operation,
+        counter: RawCounter,
+        operand: u64,
+    );
+    fn qemu_plugin_scoreboard_new(element_bytes: usize) -> *mut c_void;
+    fn qemu_plugin_u64_sum(counter: RawCounter) -> u64;
     fn qemu_plugin_get_registers() -> *mut GArray;
     fn qemu_plugin_outs(text: *const c_char);
 
@@ -166,6 +194,12 @@ impl Instruction {
         unsafe { qemu_plugin_insn_haddr(self.0) as u64 }
     }
 
+    /// Counts every execution of the instruction in this block.
+    pub fn count(self, counter: &Counter) {
+        // SAFETY: QEMU's pointer, live for the whole callback; the table lives as long as the process.
+        unsafe { qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(self.0, Operation::Add, counter.0, 1) };
+    }
+
     /// Has `callback` called with `userdata` in front of every execution of the instruction in this block.
     pub fn on_execute(self, callback: extern "C" fn(c_uint, *mut c_void), userdata: usize) {
         let userdata = std::ptr::without_provenance_mut(userdata);
@@ -173,6 +207,37 @@ impl Instruction {
         unsafe {
             qemu_plugin_register_vcpu_insn_exec_cb(self.0, callback, CallbackFlags::ReadRegisters, userdata);
         }
+    }
+}
+
+/// How often instructions were executed, counted by the code that QEMU translates them to.
+pub struct Counter(RawCounter);
+
+// SAFETY: QEMU's table lives as long as the process; each vCPU adds to its own word, and anybody may read them.
+unsafe impl Send for Counter {}
+// SAFETY: as above.
+unsafe impl Sync for Counter {}
+
+impl Counter {
+    /// A counter that nothing counts with yet.
+    #[must_use]
+    pub fn new() -> Self {
+        // SAFETY: no preconditions; QEMU makes the table, with a zero for each vCPU.
+        let table = unsafe { qemu_plugin_scoreboard_new(size_of::<u64>()) };
+        Self(RawCounter { table, offset: 0 })
+    }
+
+    /// Of all vCPUs together. Not while QEMU may add vCPUs beyond those that its table has room for.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        // SAFETY: the table is live; who adds a vCPU and so moves it is excluded by the caller.
+        unsafe { qemu_plugin_u64_sum(self.0) }
+    }
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -1,6 +1,7 @@
-//! Instructions by which a hypervisor sets system registers, or runs a guest, told by their bytes as they are translated.
+//! Instructions by which a hypervisor sets system registers or runs a guest, and those by which guests call it, told by their bytes as they
+//! are translated.
 //!
-//! Encodings: AMD APM vol. 3, WRMSR, MOV CRn, VMRUN.
+//! Encodings: AMD APM vol. 3, WRMSR, MOV CRn, VMRUN, SYSCALL, VMMCALL; Intel SDM vol. 2, VMCALL.
 
 /// The longest instruction.
 pub(crate) const MAX_BYTES: usize = 15;
@@ -10,7 +11,30 @@ const FIRST_NUMBER: usize = 0x100;
 /// Legacy prefixes (AMD APM vol. 3, §1.2.1). Xen has one that does nothing before WRMSR, where WRMSRNS may stand instead.
 const PREFIXES: [u8; 11] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
 
-/// One such instruction.
+/// An instruction that makes a hypercall, where guests have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallInstruction {
+    /// Of PV guests.
+    Syscall,
+    /// Of guests with hardware virtualisation: VMMCALL, and Intel's VMCALL.
+    Vmmcall,
+}
+
+impl CallInstruction {
+    /// The most bytes that tell such an instruction.
+    pub(crate) const BYTES: usize = 3;
+
+    /// Reads an instruction; `None` if it is another one.
+    pub(crate) const fn read(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0x0f, 0x05, ..] => Some(Self::Syscall),
+            [0x0f, 0x01, 0xd9 | 0xc1, ..] => Some(Self::Vmmcall),
+            _ => None,
+        }
+    }
+}
+
+/// An instruction by which a hypervisor sets system registers, or runs a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SystemInstruction {
     /// Sets the MSR of number ECX to EDX:EAX; WRMSRNS too.
@@ -94,6 +118,14 @@ mod tests {
         for (bytes, wanted) in cases {
             assert_eq!(SystemInstruction::read(bytes), wanted, "{bytes:x?}");
         }
+    }
+
+    #[test]
+    fn calls_are_told_from_the_rest() {
+        assert_eq!(CallInstruction::read(&[0x0f, 0x05]), Some(CallInstruction::Syscall));
+        assert_eq!(CallInstruction::read(&[0x0f, 0x01, 0xd9]), Some(CallInstruction::Vmmcall));
+        assert_eq!(CallInstruction::read(&[0x0f, 0x01, 0xc1]), Some(CallInstruction::Vmmcall));
+        assert_eq!(CallInstruction::read(&[0x0f, 0x01, 0xd8]), None, "VMRUN");
     }
 
     #[test]

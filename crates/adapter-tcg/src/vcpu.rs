@@ -57,8 +57,10 @@ impl Vcpu for Registers {
     }
 }
 
-/// One vCPU: registers and sensor.
+/// One vCPU: registers and sensor, and what is to be put right again.
 pub(crate) struct TcgVcpu {
     pub(crate) registers: Registers,
     pub(crate) sensor: VcpuSensor,
+    /// The control block of the guest that runs was changed for QEMU's sake.
+    pub(crate) mended: bool,
 }

@@ -10,7 +10,7 @@ use hypovisor_sensor::{Register, Vcpu as _, watched_msr};
 use super::{Hooks, Plugin, guarded};
 use crate::sys::Instruction;
 use crate::system::{self, SystemInstruction};
-use crate::vcpu::Registers;
+use crate::vcpu::{Registers, TcgVcpu};
 
 extern "C" fn on_system(vcpu: c_uint, userdata: *mut c_void) {
     guarded(|plugin| {
@@ -41,7 +41,11 @@ impl Plugin {
     /// L1's own VMRUN is a hook; any other one is somebody else's.
     pub(super) fn watch_system_instruction(&self, hooks: &Hooks, instruction: Instruction) {
         let mut bytes = [0; system::MAX_BYTES];
-        let Some(found) = SystemInstruction::read(instruction.bytes(&mut bytes)) else { return };
+        let bytes = instruction.bytes(&mut bytes);
+        if let Some(bypass) = &self.bypass {
+            bypass.watch(instruction, bytes);
+        }
+        let Some(found) = SystemInstruction::read(bytes) else { return };
         let is_hook = |hook: &Hook| hook.kind == HookKind::Vmrun && hook.gva.0 == instruction.address();
         if found != SystemInstruction::Vmrun || !hooks.hooks.iter().any(is_hook) {
             instruction.on_execute(on_system, found.number());
@@ -50,12 +54,7 @@ impl Plugin {
 
     /// A vCPU is about to execute such an instruction.
     fn system_instruction(&self, index: c_uint, instruction: SystemInstruction) {
-        let slot =
-            if self.stacks.is_one_thread() { self.vcpus.first() } else { self.vcpus.get(index as usize) };
-        let Some(slot) = slot else { return };
-        // SAFETY: QEMU calls on the vCPU's own thread, of which there may be one for all; callbacks do not nest. Every vCPU has
-        // the same handles, and reads its own registers with them.
-        let Some(vcpu) = (unsafe { &mut *slot.0.get() }) else { return };
+        let Some(vcpu) = self.any_vcpu(index) else { return };
         let registers = &mut vcpu.registers;
         let Some((register, value)) = set_by(instruction, registers) else { return };
         if registers.privilege_level() == Some(0) && self.is_l1(registers) {
@@ -64,8 +63,16 @@ impl Plugin {
         }
     }
 
+    /// A vCPU whose registers a callback may read: every vCPU has the same handles, and reads its own registers with them.
+    #[expect(clippy::mut_from_ref, reason = "callbacks of one vCPU do not nest")]
+    pub(super) fn any_vcpu(&self, index: c_uint) -> Option<&mut TcgVcpu> {
+        let index = if self.stacks.is_one_thread() { 0 } else { index as usize };
+        // SAFETY: QEMU calls on the vCPU's own thread, of which there may be one for all; callbacks do not nest.
+        unsafe { &mut *self.vcpus.get(index)?.0.get() }.as_mut()
+    }
+
     /// Whether L1 itself runs, and not a guest of it: its page tables have its own code where that was at the first hypercall.
-    fn is_l1(&self, registers: &mut Registers) -> bool {
+    pub(super) fn is_l1(&self, registers: &mut Registers) -> bool {
         if self.control.layout().is_none() {
             // Its guests are yet to come.
             return true;
