@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hypovisor_machine::{Gpa, MemoryError, PhysicalMemory, RamLayout, RamRange, SystemRegisters};
@@ -15,6 +16,8 @@ mod registers;
 
 /// How long QEMU may take to tell registers.
 const REGISTERS_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often a machine is told to go on by a new connection, if the one that stopped it fails.
+const GO_ON_ATTEMPTS: usize = 10;
 
 /// Why a running machine cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,8 @@ pub struct RunningMachine {
     monitor: PathBuf,
     memory: Box<dyn PhysicalMemory + Send>,
     runs: Vec<(Gpa, u64)>,
+    /// The connection that the machine was stopped by, until it goes on: nobody else gets between.
+    held: Mutex<Option<Qmp>>,
 }
 
 impl RunningMachine {
@@ -79,7 +84,7 @@ impl RunningMachine {
             None => Box::new(private(pid, &map, &mut client)?),
         };
         let runs = map.ranges.iter().map(|range| (range.gpa, range.len)).collect();
-        Ok(Self { monitor: monitor.to_owned(), memory, runs })
+        Ok(Self { monitor: monitor.to_owned(), memory, runs, held: Mutex::default() })
     }
 
     /// Its memory.
@@ -99,7 +104,11 @@ impl RunningMachine {
     /// # Errors
     /// When QEMU does not answer.
     pub fn registers(&self) -> Result<Vec<SystemRegisters>, InspectError> {
-        let text = Qmp::connect_within(&self.monitor, REGISTERS_TIMEOUT)?.human("info registers -a")?;
+        const COMMAND: &str = "info registers -a";
+        let text = match &mut *self.held() {
+            Some(qmp) => qmp.human(COMMAND)?,
+            None => Qmp::connect_within(&self.monitor, REGISTERS_TIMEOUT)?.human(COMMAND)?,
+        };
         Ok(registers::parse(&text))
     }
 
@@ -111,28 +120,48 @@ impl RunningMachine {
         Ok(Qmp::connect(&self.monitor)?.stop()?)
     }
 
-    /// Does this with the machine stopped. It goes on afterwards unless it was stopped before.
+    /// Does this with the machine stopped. It goes on afterwards unless it was stopped before, whatever goes wrong meanwhile.
     ///
     /// # Errors
     /// When QEMU does not answer.
     pub fn while_stopped<T>(&self, work: impl FnOnce() -> T) -> Result<T, InspectError> {
-        let running = Qmp::connect_within(&self.monitor, REGISTERS_TIMEOUT)?.is_running()?;
-        if running {
-            self.stop()?;
+        let mut qmp = Qmp::connect_within(&self.monitor, REGISTERS_TIMEOUT)?;
+        if !qmp.is_running()? {
+            drop(qmp);
+            return Ok(work());
         }
-        let outcome = work();
-        if running {
-            self.go_on()?;
-        }
-        Ok(outcome)
+        qmp.be_patient()?;
+        let stopped = qmp.stop();
+        *self.held() = Some(qmp);
+        let _goes_on = GoesOn(self);
+        stopped?;
+        Ok(work())
     }
 
-    /// Lets a stopped machine go on.
-    ///
-    /// # Errors
-    /// When QEMU does not answer.
-    pub fn go_on(&self) -> Result<(), InspectError> {
-        Ok(Qmp::connect(&self.monitor)?.cont()?)
+    fn held(&self) -> MutexGuard<'_, Option<Qmp>> {
+        // A connection is whole between any two statements.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the machine go on, by a new connection if the one that it was stopped by fails.
+    fn go_on(&self) {
+        let held = self.held().take();
+        let mut done = held.is_some_and(|mut qmp| qmp.cont().is_ok());
+        for _ in 0..GO_ON_ATTEMPTS {
+            if done {
+                return;
+            }
+            done = Qmp::connect(&self.monitor).and_then(|mut qmp| qmp.cont()).is_ok();
+        }
+    }
+}
+
+/// Lets a stopped machine go on in the end.
+struct GoesOn<'a>(&'a RunningMachine);
+
+impl Drop for GoesOn<'_> {
+    fn drop(&mut self) {
+        self.0.go_on();
     }
 }
 

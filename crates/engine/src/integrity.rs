@@ -1,6 +1,7 @@
 //! Watches L1 itself while it runs: a thread looks at its memory and its registers again and again.
 //!
 //! ```text
+//!   at once        writes to code and constants, where the sensor tells of them (KVM)
 //!   every 100 ms   what may never change, against a copy made when L1 had booted: code, constants, gates, entry code
 //!   every second   page tables, registers, L1's lists of domains
 //!   every 30 s     all of memory, for domains that are in no list
@@ -9,11 +10,11 @@
 //! The thread has a mapping of its own and talks to QEMU's monitor by itself; the session is not held up. What has been told
 //! is told again only after it was gone meanwhile.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +24,7 @@ use hypovisor_integrity::{
     check_domains, check_state,
 };
 use hypovisor_l1::{DwarfError, SymbolFile, SymbolFileError};
-use hypovisor_machine::{Gpa, PhysicalMemory};
+use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory};
 
 use crate::inspect::{InspectError, RunningMachine};
 
@@ -37,6 +38,10 @@ const SEARCH_PERIOD: Duration = Duration::from_secs(30);
 const BOOT_PERIOD: Duration = Duration::from_millis(100);
 /// Until a second look, as long as L1 may take for what it does in several steps, such as applying a live patch.
 const SECOND_LOOK: Duration = Duration::from_millis(20);
+/// Between two reports that the same page was written to and put back.
+const WRITE_PERIOD: Duration = Duration::from_secs(1);
+/// Before the sensor's word is passed on again.
+const REPEAT_PERIOD: Duration = Duration::from_secs(10);
 /// The most findings that are remembered as told.
 const MAX_TOLD: usize = 4096;
 
@@ -75,6 +80,8 @@ pub enum Told {
         /// Bytes that are compared every time.
         bytes: u64,
     },
+    /// Writes to these pages are to be told to [`IntegrityWatch::written`]: first address and bytes of runs of them.
+    WatchWrites(Vec<(Gpa, u64)>),
     /// Something is not as it should be.
     Finding {
         /// When it was seen, in nanoseconds since the Unix epoch.
@@ -101,6 +108,7 @@ pub struct IntegrityOptions {
 #[derive(Debug)]
 pub struct IntegrityWatch {
     told: Receiver<Told>,
+    written: Sender<Gpa>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -112,17 +120,24 @@ impl IntegrityWatch {
     /// When no thread can be started.
     pub fn start(options: IntegrityOptions) -> std::io::Result<Self> {
         let (sender, told) = channel();
+        let (written, pages) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let work = move || {
-            let watcher = Watcher { sender: &sender, stop: &stopped, options: &options };
+            let watcher = Watcher { sender: &sender, pages: &pages, stop: &stopped, options: &options };
             if let Err(error) = watcher.run() {
                 // If nobody listens any more, nobody wants to know.
                 let _ = sender.send(Told::Ended(error));
             }
         };
         let thread = std::thread::Builder::new().name("integrity".into()).spawn(work)?;
-        Ok(Self { told, stop, thread: Some(thread) })
+        Ok(Self { told, written, stop, thread: Some(thread) })
+    }
+
+    /// A page that was to be watched is written to.
+    pub fn written(&self, page: Gpa) {
+        // A thread that has ended has said why.
+        let _ = self.written.send(page);
     }
 
     /// What has been told since the last time.
@@ -142,6 +157,7 @@ impl Drop for IntegrityWatch {
 
 struct Watcher<'a> {
     sender: &'a Sender<Told>,
+    pages: &'a Receiver<Gpa>,
     stop: &'a AtomicBool,
     options: &'a IntegrityOptions,
 }
@@ -163,14 +179,18 @@ impl Watcher<'_> {
         let (report, findings) = sweeps.first(&first);
         self.tell(Told::Watching { report: Box::new(report), bytes: baseline.bytes() });
         self.report(&machine, findings)?;
+        self.tell(Told::WatchWrites(baseline.never_written()));
         let mut target = first;
-        while !self.waited(BASELINE_PERIOD) {
+        while let Some(written) = self.wait(BASELINE_PERIOD) {
             if sweeps.is_state_due() {
                 // Somebody else may have the monitor, or QEMU may be ending: what was known of the registers stays.
                 target = sweeps.found().unwrap_or(target);
             }
-            let findings = sweeps.look(&target);
+            let findings = sweeps.look(&target, &written);
             self.report(&machine, findings)?;
+            if !written.is_empty() {
+                self.tell(Told::WatchWrites(written.into_iter().map(|page| (page, PAGE_SIZE)).collect()));
+            }
         }
         Ok(())
     }
@@ -188,7 +208,7 @@ impl Watcher<'_> {
             {
                 return Ok(Some(target));
             }
-            if self.waited(BOOT_PERIOD) {
+            if self.wait(BOOT_PERIOD).is_none() {
                 return Ok(None);
             }
         }
@@ -210,16 +230,22 @@ impl Watcher<'_> {
         let _ = self.sender.send(told);
     }
 
-    /// Waits; whether the watch is to end.
-    fn waited(&self, period: Duration) -> bool {
+    /// Waits, but not after a page was written to. Those that were; `None` if the watch is to end.
+    fn wait(&self, period: Duration) -> Option<Vec<Gpa>> {
         let start = Instant::now();
-        while start.elapsed() < period {
-            if self.stop.load(Ordering::Relaxed) {
-                return true;
+        loop {
+            let left = period.saturating_sub(start.elapsed());
+            let written = self.pages.recv_timeout(left.min(Duration::from_millis(20)));
+            if self.stop.load(Ordering::Relaxed) || written == Err(RecvTimeoutError::Disconnected) {
+                return None;
             }
-            std::thread::sleep(period.min(Duration::from_millis(20)));
+            if let Ok(first) = written {
+                return Some(std::iter::once(first).chain(self.pages.try_iter()).collect());
+            }
+            if left.is_zero() {
+                return Some(Vec::new());
+            }
         }
-        self.stop.load(Ordering::Relaxed)
     }
 }
 
@@ -234,6 +260,10 @@ struct Sweeps<'a> {
     told_of_baseline: Known,
     told_of_state: Known,
     told_of_domains: Known,
+    /// Where the last look found a change.
+    changed: Vec<Gva>,
+    /// When a page was told to be written to and put back.
+    put_back: HashMap<Gpa, Instant>,
 }
 
 impl<'a> Sweeps<'a> {
@@ -255,6 +285,8 @@ impl<'a> Sweeps<'a> {
             told_of_baseline,
             told_of_state,
             told_of_domains,
+            changed: Vec::new(),
+            put_back: HashMap::new(),
         }
     }
 
@@ -277,9 +309,13 @@ impl<'a> Sweeps<'a> {
         (report, self.told_of_state.fresh(findings))
     }
 
-    /// Looks at what is due; gives what is new.
-    fn look(&mut self, target: &Target<'_, Memory<'_>>) -> Vec<Finding> {
-        let mut fresh = self.told_of_baseline.fresh(self.compare(target));
+    /// Looks at what is due; gives what is new. These pages were written to.
+    fn look(&mut self, target: &Target<'_, Memory<'_>>, written: &[Gpa]) -> Vec<Finding> {
+        let changes = self.compare(target);
+        let now = changes.iter().filter_map(|finding| finding.address).collect();
+        let before = std::mem::replace(&mut self.changed, now);
+        let mut fresh = self.put_back(target, written, &before);
+        fresh.extend(self.told_of_baseline.fresh(changes));
         if !self.is_state_due() {
             return fresh;
         }
@@ -307,6 +343,22 @@ impl<'a> Sweeps<'a> {
                 if let Some(same) = second.iter().find(|same| key(same) == key(finding)) {
                     finding.clone_from(same);
                 }
+            }
+        }
+        findings
+    }
+
+    /// Pages that were written to and are as they were, without a change of theirs having been seen before or now.
+    fn put_back(&mut self, target: &Target<'_, Memory<'_>>, written: &[Gpa], before: &[Gva]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for page in written {
+            let is_new = self.put_back.get(page).is_none_or(|told| told.elapsed() >= WRITE_PERIOD);
+            let Some(finding) = self.baseline.put_back(target, *page).filter(|_| is_new) else { continue };
+            let start = finding.address.unwrap_or_default();
+            let is_in_page = |at: &&Gva| (start.0..start.0 + PAGE_SIZE).contains(&at.0);
+            if before.iter().chain(&self.changed).find(is_in_page).is_none() {
+                self.put_back.insert(*page, Instant::now());
+                findings.push(finding);
             }
         }
         findings
@@ -380,6 +432,22 @@ impl Known {
     }
 }
 
+/// What the sensor has told a short time ago: code that switches a protection off and on does so a thousand times a second.
+#[derive(Debug, Default)]
+pub struct Repeats(HashMap<String, Instant>);
+
+impl Repeats {
+    /// Whether this was not told within the last ten seconds; it is now.
+    pub fn is_news(&mut self, finding: &Finding, now: Instant) -> bool {
+        self.0.retain(|_, told| now.duration_since(*told) < REPEAT_PERIOD);
+        if self.0.len() >= MAX_TOLD || self.0.contains_key(&finding.message) {
+            return false;
+        }
+        self.0.insert(finding.message.clone(), now);
+        true
+    }
+}
+
 /// What to think of a register that L1 set otherwise than while it booted.
 #[must_use]
 pub fn judge(change: &SystemChange) -> Finding {
@@ -393,9 +461,39 @@ pub fn judge(change: &SystemChange) -> Finding {
         let message = format!("VMRUN at {rip:#x} runs the control block at {now:#x}; {own}");
         return Finding::tampering(Item::Vmrun, name, message).at(*rip, 0);
     }
-    let message =
-        format!("{name} was set to {now:#x} by the code at {rip:#x}; while L1 booted it was {before:#x}");
+    match register {
+        SystemRegister::GuestFrame => return judge_call(change),
+        SystemRegister::Syscalls | SystemRegister::Vmmcalls => return judge_missing(change),
+        _ => {}
+    }
+    let by = if rip.0 == 0 { String::new() } else { format!(" by the code at {rip:#x}") };
+    let message = format!("{name} was set to {now:#x}{by}; while L1 booted it was {before:#x}");
     Finding::tampering(Item::Registers, name, message).at(*rip, 0)
+}
+
+/// What to think of a call of a handler that does not come from where guests' calls do.
+fn judge_call(change: &SystemChange) -> Finding {
+    let SystemChange { register, before, now, rip } = change;
+    let caller = format!("a handler of hypercalls was called by the code before {rip:#x}");
+    if before == now {
+        let message = format!("{caller}, in the name of the guest that runs");
+        let settle = "what that code is: L1's own way from a guest to the handler, or somebody else's";
+        return Finding::unknown(Item::Hypercalls, register.name(), message, settle).at(*rip, 0);
+    }
+    let message = format!("{caller}, with registers at {now:#x}; guests have theirs at {before:#x}");
+    Finding::tampering(Item::Hypercalls, register.name(), message).at(*rip, 0)
+}
+
+/// What to think of calls that guests made and that reached no hook.
+fn judge_missing(change: &SystemChange) -> Finding {
+    let SystemChange { register, before, now, .. } = change;
+    let name = register.name();
+    let message = format!("{now} times, {name} of a guest reached no hook: those hypercalls were not seen");
+    if *register == SystemRegister::Syscalls && *before != 0 {
+        let settle = "whether a guest with hardware virtualisation executes SYSCALL in its kernel, which is no hypercall";
+        return Finding::unknown(Item::Hypercalls, name, message, settle);
+    }
+    Finding::tampering(Item::Hypercalls, name, message)
 }
 
 /// The time of day, in nanoseconds since the Unix epoch.
@@ -408,6 +506,15 @@ pub fn now_ns() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sensors_word_is_not_repeated_at_once() {
+        let finding = Finding::tampering(Item::Registers, "CR0", "it was set");
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
+        assert!(repeats.is_news(&finding, start));
+        assert!(!repeats.is_news(&finding, start + REPEAT_PERIOD / 2));
+        assert!(repeats.is_news(&finding, start + REPEAT_PERIOD));
+    }
 
     #[test]
     fn what_was_gone_meanwhile_is_told_again() {

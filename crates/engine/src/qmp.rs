@@ -71,6 +71,14 @@ impl Qmp {
         Ok(qmp)
     }
 
+    /// From now on, gives up on an answer only after as long as by [`Qmp::connect`].
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn be_patient(&self) -> Result<(), QmpError> {
+        Ok(self.writer.set_read_timeout(Some(TIMEOUT))?)
+    }
+
     fn read(&mut self) -> Result<Value, QmpError> {
         let mut line = String::new();
         self.reader.read_line(&mut line)?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hypovisor_event::control::{self, Hello, Message, PROTOCOL, SensorState, SystemChange};
 use hypovisor_event::ring::{RingCounters, median_cost_ticks};
 use hypovisor_event::{RingGeometry, Rings};
-use hypovisor_machine::{PhysicalMemory, RamLayout};
+use hypovisor_machine::{Gpa, PhysicalMemory, RamLayout};
 use hypovisor_mapping::{Access, Ram};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -75,6 +75,7 @@ pub struct Session {
     /// The kinds of domains that the sensor has been told, once it judges by rules.
     told: Option<BTreeMap<u16, DomainKind>>,
     system_changes: Vec<SystemChange>,
+    written: Vec<Gpa>,
     drain: Drain,
     clock: Clock,
     closed: bool,
@@ -120,6 +121,7 @@ impl Session {
             paused: None,
             told: None,
             system_changes: Vec::new(),
+            written: Vec::new(),
             drain: Drain::new(consumers?),
             clock: Clock::measure(),
             closed: false,

@@ -2,10 +2,11 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use hypovisor_engine::alert::{ActionTaken, AlertOutput, Alerter};
-use hypovisor_engine::integrity::{self, IntegrityOptions, IntegrityWatch, Told};
+use hypovisor_engine::integrity::{self, IntegrityOptions, IntegrityWatch, Repeats, Told};
 use hypovisor_engine::session::Session;
 use hypovisor_integrity::Finding;
 use hypovisor_l1::SymbolSource;
@@ -23,11 +24,13 @@ enum State {
 pub(crate) struct Integrity {
     state: State,
     pause: bool,
+    repeats: Repeats,
 }
 
 impl Integrity {
-    pub(crate) const fn new(wanted: bool, pause: bool) -> Self {
-        Self { state: if wanted { State::Waiting } else { State::Off }, pause }
+    pub(crate) fn new(wanted: bool, pause: bool) -> Self {
+        let state = if wanted { State::Waiting } else { State::Off };
+        Self { state, pause, repeats: Repeats::default() }
     }
 
     /// Begins as soon as L1 is known; hands on what was found since the last time.
@@ -43,16 +46,20 @@ impl Integrity {
         if matches!(self.state, State::Off) {
             return Ok(());
         }
-        if self.pause && !changes.is_empty() {
+        let findings: Vec<Finding> = changes.iter().map(integrity::judge).collect();
+        if self.pause && findings.iter().any(Finding::is_tampering) {
             session.stop()?;
         }
-        for change in changes {
-            self.alert(integrity::now_ns(), integrity::judge(&change), alerter)?;
+        for finding in findings {
+            if self.repeats.is_news(&finding, Instant::now()) {
+                self.alert(integrity::now_ns(), finding, alerter)?;
+            }
         }
         let State::On(watch) = &self.state else { return Ok(()) };
+        session.take_written().into_iter().for_each(|page| watch.written(page));
         let told: Vec<Told> = watch.take().collect();
         for told in told {
-            self.tell(told, alerter)?;
+            self.tell(told, session, alerter)?;
         }
         Ok(())
     }
@@ -70,8 +77,18 @@ impl Integrity {
         IntegrityWatch::start(options).context("cannot start a thread to watch the hypervisor")
     }
 
-    fn tell<O: AlertOutput>(&mut self, told: Told, alerter: &mut Alerter<O>) -> anyhow::Result<()> {
+    fn tell<O: AlertOutput>(
+        &mut self,
+        told: Told,
+        session: &Session,
+        alerter: &mut Alerter<O>,
+    ) -> anyhow::Result<()> {
         match told {
+            // A sensor that is gone has ended the session, which says so.
+            Told::WatchWrites(pages) => {
+                session.watch_writes(&pages).unwrap_or_default();
+                Ok(())
+            }
             Told::Watching { report, bytes } => {
                 let mut out = std::io::stderr().lock();
                 let _ = writeln!(

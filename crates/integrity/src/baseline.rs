@@ -33,6 +33,12 @@ struct Piece {
 }
 
 impl Piece {
+    /// Whether it is a page that L1 maps read-only.
+    fn is_never_written(&self) -> bool {
+        matches!(self.item, Item::Text | Item::Pointers | Item::Constants)
+            && self.bytes.len() as u64 == PAGE_SIZE
+    }
+
     /// Whether a byte is to be as it was.
     const fn counts(&self, at: usize) -> bool {
         !matches!(self.item, Item::Idt) || at % GATE_BYTES != GATE_STACK
@@ -80,6 +86,28 @@ impl Baseline {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.bytes.len() as u64).sum()
+    }
+
+    /// Runs of whole pages of code and constants, of which L1 writes to none: first address and bytes.
+    #[must_use]
+    pub fn never_written(&self) -> Vec<(Gpa, u64)> {
+        let mut runs: Vec<(Gpa, u64)> = Vec::new();
+        for page in self.pieces.iter().filter(|piece| piece.is_never_written()) {
+            match runs.last_mut() {
+                Some((start, len)) if start.0 + *len == page.gpa.0 => *len += PAGE_SIZE,
+                _ => runs.push((page.gpa, PAGE_SIZE)),
+            }
+        }
+        runs
+    }
+
+    /// What to think of a page of these that was written to, and holds what it held.
+    #[must_use]
+    pub fn put_back<M: PhysicalMemory>(&self, target: &Target<'_, M>, page: Gpa) -> Option<Finding> {
+        let piece = self.pieces.iter().find(|piece| piece.is_never_written() && piece.gpa == page)?;
+        let place = target.name(piece.gva);
+        let message = format!("the page at {place} was written to, and holds again what it held");
+        Some(Finding::tampering(piece.item, place, message).at(piece.gva, 0))
     }
 
     /// What has changed since.
@@ -138,6 +166,25 @@ fn changed_runs(piece: &Piece, now: &[u8]) -> Vec<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_whole_pages_are_never_written() {
+        let piece = |item, gpa, len| Piece {
+            item,
+            cpu: None,
+            gva: Gva(gpa),
+            gpa: Gpa(gpa),
+            bytes: vec![0; len].into(),
+        };
+        let pieces = vec![
+            piece(Item::Text, 0x1000, 4096),
+            piece(Item::Text, 0x2000, 4096),
+            piece(Item::Constants, 0x3000, 100),
+            piece(Item::Idt, 0x4000, 4096),
+            piece(Item::Pointers, 0x5000, 4096),
+        ];
+        assert_eq!(Baseline { pieces }.never_written(), [(Gpa(0x1000), 0x2000), (Gpa(0x5000), 0x1000)]);
+    }
 
     #[test]
     fn the_stack_of_a_gate_may_change() {

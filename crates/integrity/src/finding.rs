@@ -29,6 +29,8 @@ pub enum Item {
     Domains,
     /// A control block that VMRUN was given.
     Vmrun,
+    /// Who calls the handlers of hypercalls.
+    Hypercalls,
 }
 
 impl Item {
@@ -47,6 +49,7 @@ impl Item {
             Self::DebugRegisters => "debug_registers",
             Self::Domains => "domains",
             Self::Vmrun => "vmrun",
+            Self::Hypercalls => "hypercalls",
         }
     }
 }

@@ -37,5 +37,6 @@ const fn title(item: Item) -> &'static str {
         Item::DebugRegisters => "A debug register stops the hypervisor's own code",
         Item::Domains => "The hypervisor's lists of domains are not true",
         Item::Vmrun => "A guest runs that belongs to no domain",
+        Item::Hypercalls => "Hypercalls and what was seen of them do not agree",
     }
 }

@@ -2,9 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use hypovisor_event::control::{self, FrameLayout, Hook, HookKind, Message, SystemChange};
+use hypovisor_event::control::{self, FrameLayout, Hook, HookKind, MAX_WATCHED_RUNS, Message, SystemChange};
 use hypovisor_l1::{Image, Layout, Profile, VmEntryKind};
-use hypovisor_machine::{Gva, VirtualMemory};
+use hypovisor_machine::{Gpa, Gva, VirtualMemory};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{Session, SessionError};
@@ -13,6 +13,8 @@ use super::{Session, SessionError};
 /// image; where something else than Xen boots, this many looks find that out.
 const MAX_LOOKS_FOR_XEN: u32 = 100;
 
+/// Pages written to that are kept until somebody asks for them: L1 has some hundreds that are watched, each told once.
+const MAX_WRITTEN: usize = 4096;
 /// Changes of system registers that are kept until somebody asks for them.
 const MAX_SYSTEM_CHANGES: usize = 256;
 
@@ -25,6 +27,7 @@ impl Session {
                 Ok((Message::NeedHooks { cr3, rip, .. }, _)) => self.answer_hooks(cr3, rip)?,
                 Ok((Message::NeedLayout { cr3, frame, .. }, _)) => self.answer_layout(cr3, frame)?,
                 Ok((Message::SystemChange(change), _)) => self.note_system_change(change),
+                Ok((Message::Written(page), _)) => self.note_written(page),
                 Ok(_) => {}
                 Err(_) => self.closed = true,
             }
@@ -41,6 +44,28 @@ impl Session {
     /// What L1 set otherwise than it did while it booted, since the last time.
     pub fn take_system_changes(&mut self) -> Vec<SystemChange> {
         std::mem::take(&mut self.system_changes)
+    }
+
+    fn note_written(&mut self, page: Gpa) {
+        if self.written.len() < MAX_WRITTEN {
+            self.written.push(page);
+        }
+    }
+
+    /// Has writes to these pages told, once for each page, if the sensor's accelerator can.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the sensor is gone.
+    pub fn watch_writes(&self, runs: &[(Gpa, u64)]) -> Result<(), SessionError> {
+        for part in runs.chunks(MAX_WATCHED_RUNS) {
+            control::send(&self.socket, &Message::WatchWrites(part.to_vec()), &[])?;
+        }
+        Ok(())
+    }
+
+    /// Pages that were written to since the last time.
+    pub fn take_written(&mut self) -> Vec<Gpa> {
+        std::mem::take(&mut self.written)
     }
 
     fn readable(&self) -> bool {
