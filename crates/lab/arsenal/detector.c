@@ -1,19 +1,19 @@
 /*
- * Looks for whoever watches Xen from below, the way hostile code inside Xen would: a checksum of the text, the debug registers, breakpoint
- * instructions where hypercalls enter, and the time that CPUID, a function and a hypercall take. What it finds goes to `xl dmesg`;
- * compare with a machine that nobody watches. It changes nothing and has nothing to revert. A load hook says besides how Xen itself makes
- * its text writable while it applies a patch, which a watcher has to know from an attack.
+ * Looks for whoever watches Xen from below, the way hostile code inside Xen would: for what it can see without a clock (traces.h), and at
+ * how long things take (timing.h). What it finds goes to `xl dmesg`; compare with a machine that nobody watches. It changes nothing that
+ * it does not put back, and has nothing to revert. A load hook says besides how Xen itself makes its text writable while it applies a
+ * patch, which a watcher has to know from an attack.
  *
  * It runs in the hypercall of whoever applies it (pre-apply), because a hypercall of its own needs a guest's vCPU. Its frame lies
  * elsewhere than a guest's would.
  */
-#include "paging.h"
+#include "timing.h"
+#include "traces.h"
+#include "vmcb.h"
 
-#define FNV_BASIS 0xcbf29ce484222325ul
-#define FNV_PRIME 0x100000001b3ul
-#define BREAKPOINT 0xcc
-#define ROUNDS 5000
 #define HYPERVISOR_XEN_VERSION 17 /* public/xen.h; sub-op 0 needs no memory */
+/* The PM timer ticks every 279 ns, a hypercall may take less. */
+#define HYPERCALLS_FOR_PM_TIMER 50
 
 /* public/arch-x86/xen-x86_64.h, with Xen's own fields for four segments behind it */
 struct frame {
@@ -23,37 +23,25 @@ struct frame {
 extern u8 pv_hypercall[], hvm_hypercall[], arch_do_multicall_call[], lstar_enter[], do_xen_version[], do_domctl[], do_sysctl[],
     xen_extra_version[];
 
-static void checksum_text(void)
+/* ---- Without a clock ---- */
+
+/* Where hypercalls enter: the places for a breakpoint. */
+static void first_bytes(void)
 {
-    u64 sum = FNV_BASIS, start = ticks();
-    for (const u8 *byte = _stext; byte < _etext; byte++)
-        sum = (sum ^ *byte) * FNV_PRIME;
-    SAY("text %p to %p: checksum %016lx, %lu ticks", _stext, _etext, sum, ticks() - start);
+    saw("first_byte_of_lstar_enter", *lstar_enter);
+    saw("first_byte_of_pv_hypercall", *pv_hypercall);
+    saw("first_byte_of_hvm_hypercall", *hvm_hypercall);
+    saw("first_byte_of_arch_do_multicall_call", *arch_do_multicall_call);
+    saw("first_byte_of_do_xen_version", *do_xen_version);
+    saw("first_byte_of_do_domctl", *do_domctl);
+    saw("first_byte_of_do_sysctl", *do_sysctl);
 }
 
-static void debug_registers(void)
-{
-    u64 dr0, dr1, dr2, dr3, dr6, dr7;
-    __asm__ volatile("mov %%dr0, %0; mov %%dr1, %1; mov %%dr2, %2; mov %%dr3, %3" : "=r"(dr0), "=r"(dr1), "=r"(dr2), "=r"(dr3));
-    __asm__ volatile("mov %%dr6, %0; mov %%dr7, %1" : "=r"(dr6), "=r"(dr7));
-    SAY("DR0 %lx DR1 %lx DR2 %lx DR3 %lx DR6 %lx DR7 %lx", dr0, dr1, dr2, dr3, dr6, dr7);
-}
+/* ---- What is timed ---- */
 
-static void look_at(const char *name, const u8 *entry)
-{
-    SAY("%s at %p begins with %02x%s", name, entry, *entry, *entry == BREAKPOINT ? ", a breakpoint" : "");
-}
+static u64 vmcb_address;
 
-static void entries(void)
-{
-    look_at("lstar_enter", lstar_enter);
-    look_at("pv_hypercall", pv_hypercall);
-    look_at("hvm_hypercall", hvm_hypercall);
-    look_at("arch_do_multicall_call", arch_do_multicall_call);
-    look_at("do_xen_version", do_xen_version);
-    look_at("do_domctl", do_domctl);
-    look_at("do_sysctl", do_sysctl);
-}
+static void do_nothing(void) {}
 
 static void ask_cpuid(void)
 {
@@ -69,18 +57,44 @@ static void make_hypercall(void)
     ((void (*)(struct frame *))pv_hypercall)(&frame);
 }
 
-static void time_it(const char *name, void (*action)(void))
+static void write_lstar(void) { write_msr(MSR_LSTAR, read_msr(MSR_LSTAR)); }
+
+static void move_to_cr4(void) { write_cr4(read_cr4()); }
+
+static void read_debug_register(void) { (void)read_dr7(); }
+
+/* To its first instruction and out again. */
+static void run_guest(void)
 {
-    u64 least = ~0ul, sum = 0;
-    for (unsigned int i = 0; i < ROUNDS; i++) {
-        u64 start = ticks();
-        action();
-        u64 took = ticks() - start;
-        least = took < least ? took : least;
-        sum += took;
-    }
-    SAY("%s: %lu ticks at least, %lu on average", name, least, sum / ROUNDS);
+    set64(VMCB_RIP, (u64)guest);
+    enter_guest(vmcb_address);
 }
+
+/* The one for which SVM has to be enabled is the last. */
+static struct timed timed[] = {
+    { "nothing", do_nothing, &tsc, 1, 0, 0 },
+    { "cpuid", ask_cpuid, &tsc, 1, 0, 0 },
+    { "function", call_function, &tsc, 1, 0, 0 },
+    { "hypercall", make_hypercall, &tsc, 1, 0, 0 },
+    { "hypercalls_by_pm_timer", make_hypercall, &pm, HYPERCALLS_FOR_PM_TIMER, 0, 0 },
+    { "wrmsr_lstar", write_lstar, &tsc, 1, 0, 0 },
+    { "mov_to_cr4", move_to_cr4, &tsc, 1, 0, 0 },
+    { "mov_from_dr7", read_debug_register, &tsc, 1, 0, 0 },
+    { "vmrun", run_guest, &tsc, 1, 0, 0 },
+};
+#define TIMED (sizeof(timed) / sizeof(*timed))
+
+static void time_all(void)
+{
+    vmcb_address = make_guest();
+    unsigned int count = vmcb_address ? TIMED : TIMED - 1;
+    for (unsigned int i = 0; i < count; i++)
+        time_it(&timed[i]);
+    for (unsigned int i = 0; i < count; i++)
+        say_times(&timed[i]);
+}
+
+/* ---- The hooks ---- */
 
 static void while_applying(void)
 {
@@ -93,12 +107,15 @@ ON_LOAD(while_applying);
 static int look(void *payload)
 {
     (void)payload;
-    checksum_text();
-    debug_registers();
-    entries();
-    time_it("CPUID", ask_cpuid);
-    time_it("xen_extra_version()", call_function);
-    time_it("pv_hypercall(xen_version)", make_hypercall);
+    u64 text = checksum(_stext, _etext), constants = checksum(_srodata, _erodata);
+    time_all();
+    saw("text", text);
+    saw("text_a_while_later", checksum(_stext, _etext));
+    saw("constants", constants);
+    saw("constants_a_while_later", checksum(_srodata, _erodata));
+    breakpoint_instructions();
+    first_bytes();
+    look_at_first_cpu();
     return 0;
 }
 BEFORE_APPLY(look);

@@ -116,6 +116,7 @@ prepare_host() {
     mount_share root /host ro
     while read -r tag path; do mount_share "$tag" "$path" rw; done </lab/control/shares
     for dir in dev dev/pts dev/shm proc sys; do mount --bind "/$dir" "/host/$dir"; done
+    mount -t tracefs tracefs /host/sys/kernel/tracing
     mount -t tmpfs tmpfs /host/run
     mkdir -m 1777 /host/run/lab
 }

@@ -27,14 +27,24 @@ mod payload;
 mod tests;
 
 pub use build_id::{BuildId, BuildIdError};
-pub use payload::{Options, Payload};
+pub use payload::{ANSWERED, Options, Payload};
 
 /// What the payloads share.
-const HEADERS: [(&str, &str); 2] =
-    [("payload.h", include_str!("../arsenal/payload.h")), ("paging.h", include_str!("../arsenal/paging.h"))];
+const HEADERS: [(&str, &str); 6] = [
+    ("payload.h", include_str!("../arsenal/payload.h")),
+    ("paging.h", include_str!("../arsenal/paging.h")),
+    ("gates.h", include_str!("../arsenal/gates.h")),
+    ("timing.h", include_str!("../arsenal/timing.h")),
+    ("traces.h", include_str!("../arsenal/traces.h")),
+    ("vmcb.h", include_str!("../arsenal/vmcb.h")),
+];
 
-const INT3_SOURCE: &str = include_str!("../arsenal/int3.S");
-const TRY_SCRIPT: &str = include_str!("../arsenal/try.sh");
+/// For dom0: one that runs into a breakpoint, and one that times hypercalls.
+const INT3: (&str, &str) = ("int3.S", include_str!("../arsenal/int3.S"));
+const TIME_CALLS: (&str, &str) = ("time_calls.c", include_str!("../arsenal/time_calls.c"));
+
+const SCRIPTS: [(&str, &str); 2] =
+    [("try.sh", include_str!("../arsenal/try.sh")), ("look.sh", include_str!("../arsenal/look.sh"))];
 
 /// As Xen's loader wants it (docs/misc/livepatch.pandoc): addresses relative to the instruction and nothing through a table. As Xen's code
 /// has to be: no red zone, no floating point. Indirect branches land on ENDBR64, for a Xen that uses CET.
@@ -83,11 +93,12 @@ pub struct Arsenal {
 }
 
 impl Arsenal {
-    /// Builds every payload for one build of Xen into a directory, and `int3` and `try.sh` beside them. Files of the same names are replaced.
+    /// Builds every payload for one build of Xen into a directory, with `int3`, `time_calls`, `try.sh` and `look.sh`. Files of the same names are replaced.
     ///
     /// # Errors
     ///
-    /// When there is no C compiler (`cc`) or linker (`ld`), or one fails; when a file cannot be written.
+    /// When there is no C compiler (`cc`) or linker (`ld`), or one fails, which it does for `time_calls` without a static libc; when
+    /// a file cannot be written.
     pub fn build(dir: &Path, xen: &BuildId, options: &Options) -> Result<Self, ArsenalError> {
         fs::create_dir_all(dir).map_err(write_error(dir))?;
         let dir = fs::canonicalize(dir).map_err(write_error(dir))?;
@@ -96,8 +107,11 @@ impl Arsenal {
         for payload in Payload::ALL {
             workshop.make(payload, options, &arsenal.payload(payload))?;
         }
-        workshop.make_int3(&arsenal.int3())?;
-        write(&arsenal.dir.join("try.sh"), TRY_SCRIPT)?;
+        workshop.make_program(INT3, &["-nostdlib"], &arsenal.int3())?;
+        workshop.make_program(TIME_CALLS, &["-O2"], &arsenal.time_calls())?;
+        for (name, text) in SCRIPTS {
+            write(&arsenal.dir.join(name), text)?;
+        }
         Ok(arsenal)
     }
 
@@ -115,6 +129,11 @@ impl Arsenal {
     pub fn int3(&self) -> PathBuf {
         self.dir.join("int3")
     }
+
+    /// The program for dom0 that times hypercalls.
+    pub fn time_calls(&self) -> PathBuf {
+        self.dir.join("time_calls")
+    }
 }
 
 /// Where things are compiled: tools, a directory with the sources, and what all payloads are told.
@@ -129,7 +148,7 @@ impl Workshop {
     fn open(xen: &BuildId) -> Result<Self, ArsenalError> {
         let sources = tempfile::tempdir().map_err(write_error(&std::env::temp_dir()))?;
         let payloads = Payload::ALL.map(Payload::source);
-        for (name, text) in HEADERS.into_iter().chain(payloads).chain([("int3.S", INT3_SOURCE)]) {
+        for (name, text) in HEADERS.into_iter().chain(payloads).chain([INT3, TIME_CALLS]) {
             write(&sources.path().join(name), text)?;
         }
         Ok(Self {
@@ -153,8 +172,8 @@ impl Workshop {
         Ok(())
     }
 
-    fn make_int3(&self, to: &Path) -> Result<(), ArsenalError> {
-        run(self.compiler().args(["-nostdlib", "-static", "int3.S", "-o"]).arg(to))?;
+    fn make_program(&self, (source, _): (&str, &str), flags: &[&str], to: &Path) -> Result<(), ArsenalError> {
+        run(self.compiler().args(flags).args(["-static", source, "-o"]).arg(to))?;
         Ok(())
     }
 

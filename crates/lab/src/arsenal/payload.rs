@@ -11,6 +11,8 @@ pub enum Payload {
     Lstar,
     /// Points LSTAR elsewhere in the register alone, which under AMD does not last.
     LstarMsr,
+    /// As [`Payload::Lstar`], and answers a hypercall by itself, which Xen so never sees.
+    Bypass,
     /// Swaps a gate of the interrupt descriptor tables.
     Idt,
     /// Makes a page of text writable.
@@ -35,6 +37,9 @@ pub enum Payload {
     RogueVmrun,
 }
 
+/// First argument of the `sched_op` that [`Payload::Bypass`] answers: a mark of the lab's, with the number 9.
+pub const ANSWERED: u32 = 0x4859_0009;
+
 /// What payloads can be told when they are built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -58,11 +63,12 @@ impl Default for Options {
 
 impl Payload {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Benign,
         Self::TextPatch,
         Self::Lstar,
         Self::LstarMsr,
+        Self::Bypass,
         Self::Idt,
         Self::Pte,
         Self::PteExec,
@@ -83,6 +89,7 @@ impl Payload {
             Self::TextPatch => "text_patch",
             Self::Lstar => "lstar",
             Self::LstarMsr => "lstar_msr",
+            Self::Bypass => "bypass",
             Self::Idt => "idt",
             Self::Pte => "pte",
             Self::PteExec => "pte_exec",
@@ -107,7 +114,7 @@ impl Payload {
         match self {
             Self::Benign => ("benign.c", include_str!("../../arsenal/benign.c")),
             Self::TextPatch => ("text_patch.c", include_str!("../../arsenal/text_patch.c")),
-            Self::Lstar | Self::LstarMsr => ("lstar.c", include_str!("../../arsenal/lstar.c")),
+            Self::Lstar | Self::LstarMsr | Self::Bypass => ("lstar.c", include_str!("../../arsenal/lstar.c")),
             Self::Idt => ("idt.c", include_str!("../../arsenal/idt.c")),
             Self::Pte | Self::PteExec => ("pte.c", include_str!("../../arsenal/pte.c")),
             Self::Cr0Wp => ("cr0_wp.c", include_str!("../../arsenal/cr0_wp.c")),
@@ -126,6 +133,7 @@ impl Payload {
     pub(super) fn definitions(self, options: &Options) -> Vec<(&'static str, u32)> {
         match self {
             Self::LstarMsr => vec![("MSR_ONLY", 1)],
+            Self::Bypass => vec![("ANSWERED", ANSWERED)],
             Self::PteExec => vec![("PTE_EXECUTABLE", 1)],
             Self::IdlePointer => vec![("IDLE_POINTER", 1)],
             Self::Idt => vec![("VECTOR", options.vector.into())],

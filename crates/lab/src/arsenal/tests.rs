@@ -17,7 +17,9 @@ const FUNC_BYTES: u64 = 104;
 fn built(check: impl Fn(Payload, &object::File<'_>)) {
     let dir = tempfile::tempdir().unwrap();
     let arsenal = Arsenal::build(dir.path(), &BuildId::from(XEN), &Options::default()).unwrap();
-    assert!(arsenal.int3().exists() && arsenal.dir().join("try.sh").exists());
+    assert!(
+        arsenal.int3().exists() && arsenal.time_calls().exists() && arsenal.dir().join("try.sh").exists()
+    );
     for payload in Payload::ALL {
         let bytes = fs::read(arsenal.payload(payload)).unwrap();
         check(payload, &object::File::parse(&*bytes).unwrap());
