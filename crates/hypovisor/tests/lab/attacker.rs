@@ -1,13 +1,14 @@
 //! Plays an attacker who can write L1's memory: writes it from L0, through QEMU.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
 use hypovisor_engine::inspect::RunningMachine;
 use hypovisor_engine::qmp::Qmp;
 use hypovisor_l1::SymbolFile;
 use hypovisor_machine::{Gpa, Gva, SystemRegisters, VirtualMemory};
+use nix::sys::uio::{RemoteIoVec, process_vm_writev};
+use nix::unistd::Pid;
 
 /// The upper half of an entry's levels, from the last.
 const SHIFTS: [u32; 4] = [39, 30, 21, 12];
@@ -16,9 +17,24 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 pub(crate) struct Attacker {
     machine: RunningMachine,
     monitor: PathBuf,
-    qemu: File,
+    qemu: Pid,
     symbols: Vec<u8>,
+    /// Where Xen's code begins.
+    start: Gva,
     pub(crate) cpu: SystemRegisters,
+}
+
+/// A processor whose page tables have Xen: one that runs a hardware-virtualised guest has that guest's.
+fn in_xen(machine: &RunningMachine, start: Gva) -> SystemRegisters {
+    loop {
+        // QEMU may be slow to answer.
+        let cpus = machine.registers().unwrap_or_default();
+        let maps =
+            |cpu: &&SystemRegisters| VirtualMemory::new(machine.memory(), cpu.cr3).translate(start).is_ok();
+        if let Some(cpu) = cpus.iter().find(maps) {
+            return *cpu;
+        }
+    }
 }
 
 impl Attacker {
@@ -26,20 +42,11 @@ impl Attacker {
     pub(crate) fn new(monitor: &Path, symbols: &Path) -> Self {
         let machine = RunningMachine::open(monitor).unwrap();
         let pid = Qmp::connect(monitor).unwrap().pid().unwrap();
-        let qemu = OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")).unwrap();
+        let qemu = Pid::from_raw(pid);
         let symbols = std::fs::read(symbols).unwrap();
         let start = SymbolFile::parse(&symbols).unwrap().symbols().address_of("_stext").unwrap();
-        // A processor that runs a hardware-virtualised guest has that guest's tables.
-        let cpu = loop {
-            let cpus = machine.registers().unwrap();
-            let maps = |cpu: &&SystemRegisters| {
-                VirtualMemory::new(machine.memory(), cpu.cr3).translate(start).is_ok()
-            };
-            if let Some(cpu) = cpus.iter().find(maps) {
-                break *cpu;
-            }
-        };
-        Self { machine, monitor: monitor.to_owned(), qemu, symbols, cpu }
+        let cpu = in_xen(&machine, start);
+        Self { machine, monitor: monitor.to_owned(), qemu, symbols, start, cpu }
     }
 
     pub(crate) fn address_of(&self, name: &str) -> Gva {
@@ -54,7 +61,12 @@ impl Attacker {
     }
 
     fn memory(&self) -> VirtualMemory<&(dyn hypovisor_machine::PhysicalMemory + Send)> {
-        VirtualMemory::new(self.machine.memory(), self.cpu.cr3)
+        VirtualMemory::new(self.machine.memory(), self.tables())
+    }
+
+    /// Page tables that are in use now: those of a moment ago may be gone, with the program that they were of.
+    fn tables(&self) -> u64 {
+        in_xen(&self.machine, self.start).cr3
     }
 
     pub(crate) fn read(&self, at: Gva, len: usize) -> Vec<u8> {
@@ -74,12 +86,15 @@ impl Attacker {
     fn write_physical(&self, at: Gpa, bytes: &[u8]) {
         let said = Qmp::connect(&self.monitor).unwrap().human(&format!("gpa2hva {:#x}", at.0)).unwrap();
         let address = said.trim().rsplit("0x").next().unwrap();
-        self.qemu.write_all_at(bytes, u64::from_str_radix(address, 16).unwrap()).unwrap();
+        let base = usize::from_str_radix(address, 16).unwrap();
+        // Not by /proc/PID/mem, which has no patience with write-protected pages (see docs/integrity.md).
+        let there = RemoteIoVec { base, len: bytes.len() };
+        assert_eq!(process_vm_writev(self.qemu, &[IoSlice::new(bytes)], &[there]), Ok(bytes.len()));
     }
 
     /// Where the entry stands that maps this page, and the entry.
     fn entry_of(&self, at: Gva) -> (Gpa, u64) {
-        let mut table = self.cpu.cr3 & ADDRESS;
+        let mut table = self.tables() & ADDRESS;
         for shift in SHIFTS {
             let place = Gpa(table + 8 * (at.0 >> shift & 0x1ff));
             let entry = self.machine.memory().read_u64(place).unwrap();

@@ -1,10 +1,13 @@
 //! L1 is attacked, and each attack has to be told by its name; as long as nobody does, nothing may be told.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hypovisor_engine::qmp::Qmp;
+use hypovisor_engine::remote::Request;
 use hypovisor_machine::Gva;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::attacker::Attacker;
 use crate::support::{LabRun, hypovisor, is_kvm, one_machine, run, text};
@@ -23,39 +26,51 @@ const WRITABLE: u64 = 1 << 1;
 const NO_EXECUTE: u64 = 1 << 63;
 
 /// A watched machine, an attacker, and the alerts.
-struct Scene {
-    run: LabRun,
-    attacker: Attacker,
+pub(crate) struct Scene {
+    pub(crate) run: LabRun,
+    pub(crate) attacker: Attacker,
+    /// QEMU's monitor, and the file that Xen was made with.
+    pub(crate) monitor: PathBuf,
+    pub(crate) symbols: PathBuf,
     alerts: PathBuf,
     recording: PathBuf,
 }
 
 impl Scene {
-    fn new(dir: &Path) -> Self {
+    /// A machine in which dom0 runs this script, once that has said `ready`.
+    pub(crate) fn new(dir: &Path, script: &str) -> Self {
+        Self::with(dir, script, &[])
+    }
+
+    fn with(dir: &Path, script: &str, more: &[&str]) -> Self {
         let (alerts, recording) = (dir.join("alerts.json"), dir.join("recording"));
-        let args = [
+        let args: Vec<&OsStr> = [
             "--integrity".as_ref(),
             "--alerts".as_ref(),
             alerts.as_os_str(),
             "--record".as_ref(),
             recording.as_os_str(),
-        ];
-        let mut run = LabRun::start(dir, SCRIPT, &args);
-        run.next_line("ready ");
+        ]
+        .into_iter()
+        .chain(more.iter().map(OsStr::new))
+        .collect();
+        let mut run = LabRun::start(dir, script, &args);
+        run.next_line("ready");
         let manifest: Value =
             serde_json::from_slice(&std::fs::read(recording.join("recording.json")).unwrap()).unwrap();
         let path = |key: &str| PathBuf::from(manifest[key].as_str().unwrap());
-        let attacker = Attacker::new(&path("control_socket").with_file_name("qmp"), &path("profile_source"));
-        Self { run, attacker, alerts, recording }
+        let (monitor, symbols) = (path("control_socket").with_file_name("qmp"), path("profile_source"));
+        let attacker = Attacker::new(&monitor, &symbols);
+        Self { run, attacker, monitor, symbols, alerts, recording }
     }
 
-    fn alerts(&self) -> Vec<Value> {
+    pub(crate) fn alerts(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.alerts).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Waits until an alert of this kind tells of this place, after those that were there already.
-    fn told(&self, before: usize, rule: &str, message: &str) -> Duration {
+    pub(crate) fn told(&self, before: usize, rule: &str, message: &str) -> Duration {
         let start = Instant::now();
         let is_it = |alert: &Value| {
             alert["rule"]["id"] == rule && alert["finding"]["message"].as_str().unwrap().contains(message)
@@ -86,7 +101,7 @@ impl Scene {
     }
 
     /// Until whatever is put right again was seen to be.
-    fn settle(&self) {
+    pub(crate) fn settle(&self) {
         std::thread::sleep(Duration::from_millis(if is_kvm() { 8000 } else { 2500 }));
     }
 
@@ -100,7 +115,7 @@ impl Scene {
 fn what_is_changed_in_xen_is_told_by_its_name() {
     let _machine = one_machine();
     let dir = tempfile::tempdir().unwrap();
-    let scene = Scene::new(dir.path());
+    let scene = Scene::new(dir.path(), SCRIPT);
     let at = |name: &str| scene.attacker.address_of(name);
     assert!(scene.check(0).contains("no tampering was found"));
     assert_eq!(scene.alerts(), Vec::<Value>::new(), "nobody did anything yet");
@@ -126,10 +141,32 @@ fn what_is_changed_in_xen_is_told_by_its_name() {
 }
 
 #[test]
+fn tampering_stops_the_machine_until_somebody_lets_it_go_on() {
+    let _machine = one_machine();
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::with(dir.path(), SCRIPT, &["--on-tamper", "pause"]);
+    let runs = || Qmp::connect(&scene.monitor).unwrap().is_running().unwrap();
+    assert!(runs());
+    let at = scene.attacker.address_of("do_console_io").offset(16);
+    let genuine = scene.attacker.read(at, 1);
+    scene.attacker.write(at, &[0xcc]);
+    scene.told(0, "integrity/text", "do_console_io+0x10");
+    assert!(!runs(), "nothing is done by what was changed");
+    assert_eq!(scene.alerts()[0]["taken"], "paused");
+    scene.attacker.write(at, &genuine);
+    let mut engine = scene.run.engine();
+    engine.ask(&Request::Resume {}).unwrap();
+    assert_eq!(engine.answer().unwrap(), json!({ "resumed": true }));
+    scene.settle();
+    assert!(runs());
+    drop(scene.run);
+}
+
+#[test]
 fn a_domain_that_is_hidden_is_found() {
     let _machine = one_machine();
     let dir = tempfile::tempdir().unwrap();
-    let scene = Scene::new(dir.path());
+    let scene = Scene::new(dir.path(), SCRIPT);
     let list = ["ls".as_ref(), "--attach".as_ref(), scene.recording.as_os_str()];
     assert!(!text(&run(hypovisor().args(list), 0).stdout).contains("HIDDEN"));
     // The list is in the order of numbers: dom0's link leads to the domain.
