@@ -19,7 +19,9 @@ pub(crate) enum Way {
     EmptyHook,
     /// Everything captured, decoded and recorded.
     Hypovisor,
-    /// As before, with 500 rules judged in the sensor and in the engine.
+    /// Recorded, and L1's integrity looked at all the time.
+    Everything,
+    /// Recorded, with 500 rules judged in the sensor and in the engine.
     Rules,
     /// As before, and one rule more that denies the null hypercall.
     Denied,
@@ -111,8 +113,18 @@ impl Bench {
         Ok(Self { hypovisor: hypovisor.to_owned(), dir: dir.to_owned(), l0, scratch })
     }
 
+    /// The program that is measured.
+    pub(crate) fn hypovisor(&self) -> &Path {
+        &self.hypovisor
+    }
+
+    /// What dom0 sees at `/lab/files`.
+    pub(crate) fn files(&self) -> PathBuf {
+        self.scratch.path().join("files")
+    }
+
     /// A lab run with this script; the recording, if one is made, replaces the last.
-    fn lab_run(&self, way: Way, script: &str) -> anyhow::Result<Command> {
+    pub(crate) fn lab_run(&self, way: Way, script: &str) -> anyhow::Result<Command> {
         let path = self.scratch.path().join("script");
         std::fs::write(&path, script)?;
         let mut run = Command::new(&self.hypovisor);
@@ -120,15 +132,20 @@ impl Bench {
             L0::Tcg => run.args(["lab", "run", "--timeout", "180"]),
             L0::Kvm => run.args(["lab", "run", "--timeout", "3600", "--l0", "kvm"]),
         };
-        run.arg("--files").arg(self.scratch.path().join("files")).arg("--script").arg(path);
+        run.arg("--files").arg(self.files()).arg("--script").arg(path);
         match way {
             Way::Unmonitored => run.arg("--unmonitored"),
             Way::EmptyHook => run.arg("--only-hooks"),
-            Way::Hypovisor | Way::Rules | Way::Denied => {
-                if way != Way::Hypovisor {
+            Way::Hypovisor | Way::Everything | Way::Rules | Way::Denied => {
+                if way == Way::Everything {
+                    run.arg("--integrity");
+                }
+                if matches!(way, Way::Rules | Way::Denied) {
                     let rules = self.scratch.path().join(format!("{way:?}"));
                     super::rules::write(&rules, way == Way::Denied)?;
                     run.args(["--enforce", "deny", "--rules"]).arg(rules);
+                }
+                if way != Way::Hypovisor {
                     run.arg("--alerts").arg(self.scratch.path().join("alerts.json"));
                 }
                 let recording = self.recording();
