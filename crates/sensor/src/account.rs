@@ -3,8 +3,10 @@
 //! Between the instruction that makes a call and the hook a call is under way, so that more were made than passed at nearly
 //! every look. Those that never pass are what is left at every look of a while in which others did.
 
-/// Looks in which more are missing than can be under way, before that is believed.
+/// Looks in which more are missing than can be under way, and no others come to them, before that is believed.
 const SURE_LOOKS: u32 = 5;
+/// As many looks at which others do come, before that is told all the same.
+const GROWING_LOOKS: u32 = 20;
 /// Looks in which any are missing, before that is believed: a vCPU may wait for its turn for a while.
 const PATIENT_LOOKS: u32 = 100;
 
@@ -12,15 +14,23 @@ const PATIENT_LOOKS: u32 = 100;
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
     looks: u32,
-    /// The least that was missing.
+    /// The least that was missing since others came to them.
     least: u64,
+    /// Looks since others came to them.
+    steady: u32,
 }
 
 impl Row {
-    /// Another look, which belongs to the row or ends it.
-    fn add(&mut self, missing: u64, belongs: bool) {
-        let least = if self.looks == 0 { missing } else { self.least.min(missing) };
-        *self = if belongs { Self { looks: self.looks + 1, least } } else { Self::default() };
+    /// Another look, which belongs to the row or ends it. That `slack` more are missing may be those under way.
+    fn add(&mut self, missing: u64, slack: u64, belongs: bool) {
+        if !belongs {
+            *self = Self::default();
+            return;
+        }
+        let grew = self.looks == 0 || missing > self.least.saturating_add(slack);
+        (self.least, self.steady) =
+            if grew { (missing, 1) } else { (self.least.min(missing), self.steady + 1) };
+        self.looks += 1;
     }
 }
 
@@ -33,7 +43,7 @@ pub struct Account {
     settled: i64,
     /// What the machine had done at the last look.
     done: u64,
-    /// At which any were missing.
+    /// At which any were missing, how many does not matter.
     any: Row,
     /// At which more were missing than can be under way.
     many: Row,
@@ -60,13 +70,20 @@ impl Account {
         }
         self.done = done;
         let missing = missing.max(0).cast_unsigned();
-        self.any.add(missing, missing > 0);
-        self.many.add(missing, missing > self.vcpus);
-        let certain = [(self.many, SURE_LOOKS), (self.any, PATIENT_LOOKS)];
-        let told = certain.into_iter().find(|(row, looks)| row.looks >= *looks)?.0.least;
+        self.any.add(missing, u64::MAX, missing > 0);
+        self.many.add(missing, self.vcpus, missing > self.vcpus);
+        let told = self.certain()?;
         self.settled += told.cast_signed();
         (self.any, self.many) = Default::default();
         Some(told)
+    }
+
+    fn certain(&self) -> Option<u64> {
+        let Self { any, many, .. } = self;
+        if many.steady >= SURE_LOOKS || many.looks >= GROWING_LOOKS {
+            return Some(many.least);
+        }
+        (any.looks >= PATIENT_LOOKS).then_some(any.least)
     }
 }
 
@@ -83,6 +100,16 @@ mod tests {
                 account.look(look as u64 + 1, look as u64 + 1 + missing, look as u64 + 1)
             })
             .collect()
+    }
+
+    #[test]
+    fn those_of_one_burst_are_told_together() {
+        assert_eq!(told([vec![0, 300, 700], vec![1001, 1000, 1002, 1000, 1000]].concat()), [1000]);
+    }
+
+    #[test]
+    fn those_that_never_end_are_told_as_they_come() {
+        assert_eq!(told((0..61).map(|look| 10 * look)), [200, 200, 200]);
     }
 
     #[test]

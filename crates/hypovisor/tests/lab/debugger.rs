@@ -72,7 +72,7 @@ fn a_debugger_is_refused_the_processors_breakpoints_and_the_machine_goes_on() {
         assert_eq!(debugger.ask(&format!("Z0,{place:x},1")), "OK");
         assert_eq!(debugger.ask(&format!("z0,{place:x},1")), "OK");
         assert_eq!(debugger.ask("D"), "OK");
-        assert!(driver.join().unwrap(), "the machine goes on to its own end");
+        driver.join().unwrap().expect("the machine goes on to its own end");
         let output = engine.wait_with_output().unwrap();
         let said = text(&output.stderr);
         assert!(output.status.success(), "{said}");

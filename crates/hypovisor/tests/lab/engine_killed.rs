@@ -46,7 +46,7 @@ fn the_vm_outlives_the_engine_and_another_one_takes_over() {
         ticking.wait_for("tick 15");
 
         run(hypovisor().arg("attach").arg(&recording), 0);
-        assert!(machine.join().unwrap(), "the machine came to its own end");
+        machine.join().unwrap().expect("the machine came to its own end");
         assert_taken_over(&recording, &before);
     });
 }
@@ -88,7 +88,7 @@ fn the_engine_ends_in_order_when_qemu_is_killed() {
         let output = engine.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(error_line(&output).contains("QEMU ended with signal: 9"));
-        assert!(!machine.join().unwrap());
+        machine.join().unwrap().unwrap_err();
     });
     let manifest = Recording::open(&recording).unwrap().manifest().clone();
     assert_eq!(manifest.state, State::Complete);

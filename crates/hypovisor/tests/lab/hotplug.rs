@@ -35,7 +35,7 @@ fn a_processor_may_be_added() {
         let cpus: Value = qmp.execute("query-cpus-fast", json!({})).unwrap();
         assert_eq!(cpus.as_array().unwrap().len(), 2);
         drop(qmp);
-        assert!(driver.join().unwrap(), "the machine goes on to its own end");
+        driver.join().unwrap().expect("the machine goes on to its own end");
         let output = engine.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
     });

@@ -99,7 +99,7 @@ fn the_process_that_was_started_is_qemu_and_is_watched() {
         let manifest = Recording::open(&recording).unwrap().manifest().clone();
         assert_eq!(manifest.qemu_pid, qemu.id());
         assert_ne!(manifest.engine_pid, qemu.id());
-        assert!(driver.join().unwrap());
+        driver.join().unwrap().unwrap();
         assert!(qemu.wait().unwrap().success());
     });
     let start = std::time::Instant::now();

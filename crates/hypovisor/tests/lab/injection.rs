@@ -161,7 +161,7 @@ fn an_engine_killed_amid_injections_leaves_its_vcpu_to_the_guest() {
         inject(&mut machine.engine(), domain, 500);
         let found = machine.wait_for("intact: calls=");
         assert!(found.contains("differences=0 "), "{found}");
-        assert!(driven.join().unwrap(), "the machine came to its own end");
+        driven.join().unwrap().expect("the machine came to its own end");
         second.join().unwrap();
     });
 }

@@ -55,7 +55,7 @@ fn calls_are_seen_again_after_a_reset() {
         // The lab's QEMU otherwise ends where another would reset.
         qmp.execute("set-action", json!({ "reboot": "reset" })).unwrap();
         qmp.execute("system_reset", json!({})).unwrap();
-        assert!(driver.join().unwrap(), "the machine came up again and to its own end");
+        driver.join().unwrap().expect("the machine came up again and to its own end");
         let output = engine.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     });
@@ -86,7 +86,7 @@ fn calls_are_seen_after_the_machine_was_saved_and_restored() {
         wait_until_migrated(&mut qmp);
         qmp.cont().unwrap();
         machine.wait_for("second marks");
-        assert!(driver.join().unwrap(), "the machine came to its own end");
+        driver.join().unwrap().expect("the machine came to its own end");
         let output = engine.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     });

@@ -4,13 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hypovisor_engine::remote::{Engine, InjectionRequest};
 use hypovisor_lab::{
-    Accelerator, Lab, Machine, Observer, QemuVersion, Session, Silent, Work, XenVersion, guests,
+    Accelerator, Lab, Machine, Observer, Outcome, QemuVersion, Session, Silent, Work, XenVersion, guests,
 };
 
 /// Names what the tests' machines run on: `tcg` unless set, or `kvm`. `cargo xtask test --l0 kvm` sets it.
@@ -105,7 +104,8 @@ fn engine_in(runtime: &Path) -> Option<Engine> {
 pub(crate) struct Driven {
     session: Mutex<Session>,
     said: Mutex<String>,
-    over: AtomicBool,
+    /// How it ended.
+    end: OnceLock<Result<(), String>>,
     symbols: PathBuf,
     runtime: PathBuf,
 }
@@ -127,7 +127,7 @@ impl Driven {
         Self {
             session: Mutex::new(session),
             said: Mutex::new(String::new()),
-            over: AtomicBool::new(false),
+            end: OnceLock::new(),
             symbols: prepared.xen_symbols(),
             runtime,
         }
@@ -170,32 +170,44 @@ impl Driven {
         command
     }
 
-    /// Follows the machine to its end.
-    pub(crate) fn drive(&self) -> bool {
-        struct Listener<'a>(&'a Mutex<String>);
+    /// Follows the machine to its end, and tells what kept its script from success.
+    pub(crate) fn drive(&self) -> Result<(), String> {
+        struct Listener<'a> {
+            said: &'a Mutex<String>,
+            stderr: Vec<u8>,
+        }
         impl Observer for Listener<'_> {
             fn stdout(&mut self, bytes: &[u8]) {
-                self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+                self.said.lock().unwrap().push_str(&text(bytes));
+            }
+            fn stderr(&mut self, bytes: &[u8]) {
+                self.stderr.extend_from_slice(bytes);
             }
         }
-        let mut listener = Listener(&self.said);
+        let mut listener = Listener { said: &self.said, stderr: Vec::new() };
         let outcome = self.session.lock().unwrap().drive(&mut listener, Instant::now() + PATIENCE);
-        self.over.store(true, Ordering::Release);
-        outcome.is_ok()
+        let stderr = text(&listener.stderr);
+        let end = match outcome {
+            Ok(Outcome { exit_code: 0, .. }) => Ok(()),
+            Ok(Outcome { exit_code, .. }) => Err(format!("the script ended with {exit_code}: {stderr}")),
+            Err(error) => Err(format!("{error}: {stderr}")),
+        };
+        self.end.get_or_init(|| end).clone()
     }
 
     /// Waits until the script has said this, and returns the rest of that line.
     pub(crate) fn wait_for(&self, what: &str) -> String {
         let start = Instant::now();
         loop {
-            let over = self.over.load(Ordering::Acquire);
+            let end = self.end.get();
             let said = self.said.lock().unwrap();
             let rest = said.split_once(what).map(|(_, rest)| rest);
             if let Some((line, _)) = rest.and_then(|rest| rest.split_once('\n')) {
                 return line.to_owned();
             }
+            let in_time = end.is_none() && start.elapsed() < PATIENCE;
+            assert!(in_time, "{what:?} was never said, but {said:?}; the end: {end:?}");
             drop(said);
-            assert!(!over && start.elapsed() < PATIENCE, "{what:?} was never said");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
