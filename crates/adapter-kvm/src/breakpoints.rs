@@ -31,12 +31,14 @@ const DR7: usize = 7;
 pub(crate) struct Hooks {
     entries: [Option<Hook>; ENTRIES],
     results: Vec<Hook>,
+    /// L1's VMRUNs. They need no breakpoint: the sensor finds the VMCB in L1's own structures.
+    pub(crate) vmruns: Vec<Gva>,
     /// Entries that there is no breakpoint for.
     pub(crate) left_out: usize,
 }
 
 impl Hooks {
-    /// Divides them up. A VMRUN needs no hook here: the sensor finds the VMCB in L1's own structures.
+    /// Divides them up.
     pub(crate) fn new(hooks: &[Hook]) -> Self {
         let mut divided = Self::default();
         let mut used = 0;
@@ -50,7 +52,7 @@ impl Hooks {
                     used += 1;
                 }
                 HookKind::PvExit | HookKind::HvmExit | HookKind::InnerExit => divided.results.push(*hook),
-                HookKind::Vmrun => {}
+                HookKind::Vmrun => divided.vmruns.push(hook.gva),
             }
         }
         divided

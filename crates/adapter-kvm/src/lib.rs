@@ -19,7 +19,8 @@
 //! - `vcpu` is one vCPU's thread: KVM_RUN and what to do when it returns.
 //! - `breakpoints` says which address stands in which debug register, and settles it with QEMU's own debugger.
 //! - `msrs` sees L1 set the registers that decide where guests enter.
-//! - `call_exits` counts hypercalls where the kernel sees them, to find those that pass no hook.
+//! - `guests` finds what L1's guests do unseen, by the kernel's trace events (`trace_event`): `call_exits` counts hypercalls, to find those
+//!   that pass no hook, and `vm_entries` has the control blocks that are run.
 //! - `writes` tells when L1 writes to its own code.
 //! - `run_page` is the page shared with KVM; `kvm` the ioctls' numbers.
 //!
@@ -28,6 +29,7 @@
 
 mod breakpoints;
 mod call_exits;
+mod guests;
 mod kvm;
 mod msrs;
 mod options;
@@ -35,8 +37,10 @@ mod qemu;
 mod run_page;
 mod slots;
 mod stack;
+mod trace_event;
 mod vcpu;
 mod vm;
+mod vm_entries;
 mod writes;
 
 pub mod wrapper;

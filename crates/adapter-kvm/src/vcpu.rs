@@ -109,6 +109,11 @@ impl KvmVcpu {
         self.thread.store(thread, Ordering::Relaxed);
     }
 
+    /// The thread that runs it; `None` before the first time.
+    pub(crate) fn thread(&self) -> Option<i32> {
+        Some(self.thread.load(Ordering::Relaxed)).filter(|thread| *thread != 0)
+    }
+
     /// The thread to be told that there are breakpoints to set, if it may run L1 without them.
     pub(crate) fn runs_unarmed(&self) -> Option<i32> {
         let unarmed = self.inside.load(Ordering::SeqCst) && !self.armed.load(Ordering::SeqCst);

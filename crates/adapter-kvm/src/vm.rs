@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use hypovisor_event::control::{SystemChange, SystemRegister};
+use hypovisor_event::control::SystemRegister;
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::{Gpa, Gva, RamLayout, RamRange, VirtualMemory};
 use hypovisor_mapping::{Mapping, Ram};
-use hypovisor_sensor::{Account, Answer, Control, ControlOptions, VcpuSensor};
+use hypovisor_sensor::{Answer, Control, ControlOptions, VcpuSensor};
 use kvm_bindings::{KVM_CAP_SYNC_REGS, kvm_userspace_memory_region};
 use rustix::io::Errno;
 
@@ -27,8 +27,6 @@ use crate::writes::Writes;
 
 /// How long the other vCPUs may take to have their breakpoints set.
 const ARM_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two looks at the calls that passed hooks and those that were made.
-const CALLS_PERIOD: Duration = Duration::from_millis(100);
 /// The signal that QEMU itself ends KVM_RUN with (`SIG_IPI`, include/system/cpus.h).
 const KICK: c_int = libc::SIGUSR1;
 
@@ -54,8 +52,8 @@ pub(crate) struct Vm {
     l1_code: AtomicU64,
     /// Tells of writes to pages, once an engine wants to know.
     writes: OnceLock<Option<Writes>>,
-    /// Somebody compares the calls that passed hooks with those that were made.
-    compares_calls: AtomicBool,
+    /// Somebody looks for what L1's guests do unseen.
+    watches_guests: AtomicBool,
 }
 
 /// What to hook.
@@ -132,7 +130,7 @@ impl Vm {
             msr_filter: Mutex::default(),
             l1_code: AtomicU64::new(0),
             writes: OnceLock::new(),
-            compares_calls: AtomicBool::new(false),
+            watches_guests: AtomicBool::new(false),
         };
         VM.set(vm).map_err(|_| "QEMU makes a second virtual machine".to_owned())
     }
@@ -179,7 +177,17 @@ impl Vm {
         self.vcpus().iter().copied().find(|vcpu| vcpu.fd() == fd)
     }
 
-    fn vcpus(&self) -> MutexGuard<'_, Vec<&'static KvmVcpu>> {
+    /// What all vCPUs share of the conversation with the engine.
+    pub(crate) const fn control(&self) -> &'static Control {
+        self.control
+    }
+
+    /// Whether an engine wants to know what L1 does to itself.
+    pub(crate) fn watches_l1(&self) -> bool {
+        self.writes.get().is_some()
+    }
+
+    pub(crate) fn vcpus(&self) -> MutexGuard<'_, Vec<&'static KvmVcpu>> {
         // Whole between any two statements, so a panic elsewhere does not spoil it.
         self.vcpus.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -234,31 +242,6 @@ impl Vm {
         for (start, len) in addresses {
             if let Err(error) = writes.protect(start, len) {
                 return log(&format!("L1's code cannot be write-protected ({error}): it is only looked at"));
-            }
-        }
-    }
-
-    fn start_comparing_calls(&'static self) {
-        let thread = std::thread::Builder::new().name("hypovisor-calls".into());
-        if thread.spawn(|| self.compare_calls()).is_err() {
-            log("cannot start a thread: hypercalls that pass no hook are not looked for");
-        }
-    }
-
-    fn compare_calls(&self) {
-        let mut account: Option<Account> = None;
-        while !self.is_dead() {
-            std::thread::sleep(CALLS_PERIOD);
-            let vcpus = self.vcpus().clone();
-            let counts: Option<Vec<_>> = vcpus.iter().map(|vcpu| vcpu.call_counts()).collect();
-            // A vCPU that has not run yet counts from its first run on.
-            let Some(counts) = counts else { continue };
-            let account = account.get_or_insert_with(|| Account::new(vcpus.len() as u64));
-            let sum = |index: usize| counts.iter().map(|vcpu| vcpu[index]).sum::<u64>();
-            let [passed, made, pv] = [0, 1, 2].map(sum);
-            if let Some(now) = account.look(passed, made, made + pv) {
-                let register = SystemRegister::Vmmcalls;
-                self.control.l1_does(SystemChange { register, before: 0, now, rip: Gva(0) });
             }
         }
     }
@@ -375,8 +358,8 @@ impl Vm {
         drop(asked);
         self.watching.store(true, Ordering::SeqCst);
         self.arm_others();
-        if hooked && !self.compares_calls.swap(true, Ordering::Relaxed) {
-            self.start_comparing_calls();
+        if hooked && !self.watches_guests.swap(true, Ordering::Relaxed) {
+            self.watch_guests();
         }
     }
 

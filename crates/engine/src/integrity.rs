@@ -3,6 +3,7 @@
 //! ```text
 //!   at once        writes to code and constants, where the sensor tells of them (KVM)
 //!   every 100 ms   what may never change, against a copy made when L1 had booted: code, constants, gates, entry code
+//!                  VMRUNs of control blocks that the sensor does not know (KVM), against L1's lists of domains
 //!   every second   page tables, registers, L1's lists of domains
 //!   every 30 s     all of memory, for domains that are in no list
 //! ```
@@ -27,6 +28,10 @@ use hypovisor_l1::{DwarfError, SymbolFile, SymbolFileError};
 use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory};
 
 use crate::inspect::{InspectError, RunningMachine};
+
+use self::owners::Owners;
+
+mod owners;
 
 /// Between two looks at what may never change.
 const BASELINE_PERIOD: Duration = Duration::from_millis(100);
@@ -108,7 +113,7 @@ pub struct IntegrityOptions {
 #[derive(Debug)]
 pub struct IntegrityWatch {
     told: Receiver<Told>,
-    written: Sender<Gpa>,
+    noticed: Sender<Noticed>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -120,24 +125,30 @@ impl IntegrityWatch {
     /// When no thread can be started.
     pub fn start(options: IntegrityOptions) -> std::io::Result<Self> {
         let (sender, told) = channel();
-        let (written, pages) = channel();
+        let (noticed, notices) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let work = move || {
-            let watcher = Watcher { sender: &sender, pages: &pages, stop: &stopped, options: &options };
+            let watcher = Watcher { sender: &sender, notices: &notices, stop: &stopped, options: &options };
             if let Err(error) = watcher.run() {
                 // If nobody listens any more, nobody wants to know.
                 let _ = sender.send(Told::Ended(error));
             }
         };
         let thread = std::thread::Builder::new().name("integrity".into()).spawn(work)?;
-        Ok(Self { told, written, stop, thread: Some(thread) })
+        Ok(Self { told, noticed, stop, thread: Some(thread) })
     }
 
     /// A page that was to be watched is written to.
     pub fn written(&self, page: Gpa) {
         // A thread that has ended has said why.
-        let _ = self.written.send(page);
+        let _ = self.noticed.send(Noticed::Written(page));
+    }
+
+    /// L1's own VMRUN at `rip` has run this control block.
+    pub fn used(&self, vmcb: Gpa, rip: Gva) {
+        // As above.
+        let _ = self.noticed.send(Noticed::Used { vmcb, rip });
     }
 
     /// What has been told since the last time.
@@ -155,9 +166,16 @@ impl Drop for IntegrityWatch {
     }
 }
 
+/// What the sensor has noticed, to be looked at now.
+#[derive(Clone, Copy, Debug)]
+enum Noticed {
+    Written(Gpa),
+    Used { vmcb: Gpa, rip: Gva },
+}
+
 struct Watcher<'a> {
     sender: &'a Sender<Told>,
-    pages: &'a Receiver<Gpa>,
+    notices: &'a Receiver<Noticed>,
     stop: &'a AtomicBool,
     options: &'a IntegrityOptions,
 }
@@ -181,12 +199,14 @@ impl Watcher<'_> {
         self.report(&machine, findings)?;
         self.tell(Told::WatchWrites(baseline.never_written()));
         let mut target = first;
-        while let Some(written) = self.wait(BASELINE_PERIOD) {
+        while let Some(noticed) = self.wait(BASELINE_PERIOD) {
+            let written: Vec<Gpa> = noticed.iter().filter_map(Noticed::page).collect();
             if sweeps.is_state_due() {
                 // Somebody else may have the monitor, or QEMU may be ending: what was known of the registers stays.
                 target = sweeps.found().unwrap_or(target);
             }
-            let findings = sweeps.look(&target, &written);
+            let mut findings = sweeps.look(&target, &written);
+            findings.extend(sweeps.owners.look(&target, &structures, &noticed));
             self.report(&machine, findings)?;
             if !written.is_empty() {
                 self.tell(Told::WatchWrites(written.into_iter().map(|page| (page, PAGE_SIZE)).collect()));
@@ -230,21 +250,30 @@ impl Watcher<'_> {
         let _ = self.sender.send(told);
     }
 
-    /// Waits, but not after a page was written to. Those that were; `None` if the watch is to end.
-    fn wait(&self, period: Duration) -> Option<Vec<Gpa>> {
+    /// Waits, but no longer than until something is noticed. What was; `None` if the watch is to end.
+    fn wait(&self, period: Duration) -> Option<Vec<Noticed>> {
         let start = Instant::now();
         loop {
             let left = period.saturating_sub(start.elapsed());
-            let written = self.pages.recv_timeout(left.min(Duration::from_millis(20)));
-            if self.stop.load(Ordering::Relaxed) || written == Err(RecvTimeoutError::Disconnected) {
+            let noticed = self.notices.recv_timeout(left.min(Duration::from_millis(20)));
+            if self.stop.load(Ordering::Relaxed) || matches!(noticed, Err(RecvTimeoutError::Disconnected)) {
                 return None;
             }
-            if let Ok(first) = written {
-                return Some(std::iter::once(first).chain(self.pages.try_iter()).collect());
+            if let Ok(first) = noticed {
+                return Some(std::iter::once(first).chain(self.notices.try_iter()).collect());
             }
             if left.is_zero() {
                 return Some(Vec::new());
             }
+        }
+    }
+}
+
+impl Noticed {
+    const fn page(&self) -> Option<Gpa> {
+        match self {
+            Self::Written(page) => Some(*page),
+            Self::Used { .. } => None,
         }
     }
 }
@@ -264,6 +293,8 @@ struct Sweeps<'a> {
     changed: Vec<Gva>,
     /// When a page was told to be written to and put back.
     put_back: HashMap<Gpa, Instant>,
+    /// Whose the control blocks are that L1 runs.
+    owners: Owners,
 }
 
 impl<'a> Sweeps<'a> {
@@ -287,6 +318,7 @@ impl<'a> Sweeps<'a> {
             told_of_domains,
             changed: Vec::new(),
             put_back: HashMap::new(),
+            owners: Owners::default(),
         }
     }
 
@@ -463,6 +495,11 @@ pub fn judge(change: &SystemChange) -> Finding {
     }
     match register {
         SystemRegister::GuestFrame => return judge_call(change),
+        SystemRegister::UsedVmcb => {
+            let message = format!("VMRUN at {rip:#x} runs the control block at {now:#x}");
+            let settle = "whether it belongs to a vCPU that L1 lists";
+            return Finding::unknown(Item::Vmrun, name, message, settle).at(*rip, 0);
+        }
         SystemRegister::Syscalls | SystemRegister::Vmmcalls => return judge_missing(change),
         _ => {}
     }

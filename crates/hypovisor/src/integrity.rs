@@ -8,8 +8,10 @@ use anyhow::{Context as _, bail};
 use hypovisor_engine::alert::{ActionTaken, AlertOutput, Alerter};
 use hypovisor_engine::integrity::{self, IntegrityOptions, IntegrityWatch, Repeats, Told};
 use hypovisor_engine::session::Session;
+use hypovisor_event::control::SystemRegister;
 use hypovisor_integrity::Finding;
 use hypovisor_l1::SymbolSource;
+use hypovisor_machine::Gpa;
 
 /// How far watching L1 is.
 enum State {
@@ -46,6 +48,8 @@ impl Integrity {
         if matches!(self.state, State::Off) {
             return Ok(());
         }
+        let (used, changes): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| change.register == SystemRegister::UsedVmcb);
         let findings: Vec<Finding> = changes.iter().map(integrity::judge).collect();
         if self.pause && findings.iter().any(Finding::is_tampering) {
             session.stop()?;
@@ -57,6 +61,7 @@ impl Integrity {
         }
         let State::On(watch) = &self.state else { return Ok(()) };
         session.take_written().into_iter().for_each(|page| watch.written(page));
+        used.iter().for_each(|change| watch.used(Gpa(change.now), change.rip));
         let told: Vec<Told> = watch.take().collect();
         for told in told {
             self.tell(told, session, alerter)?;

@@ -85,11 +85,22 @@ impl Mapping {
     /// [`MappingError::TooShort`] if the file ends before, [`MappingError::System`] when the kernel refuses.
     pub fn new(fd: impl AsFd, offset: u64, len: usize, access: Access) -> Result<Self, MappingError> {
         check_length(fd.as_fd(), offset, len)?;
+        Self::map(fd.as_fd(), offset, len, access)
+    }
+
+    /// Maps `len` bytes of something whose kernel driver says itself what may be mapped, and which has no length: a perf event.
+    ///
+    /// # Errors
+    /// [`MappingError::System`] when the kernel refuses.
+    pub fn of_device(fd: impl AsFd, len: usize, access: Access) -> Result<Self, MappingError> {
+        Self::map(fd.as_fd(), 0, len, access)
+    }
+
+    fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, access: Access) -> Result<Self, MappingError> {
         // SAFETY: a null hint lets the kernel choose free addresses, so no existing mapping is replaced.
-        let base = unsafe {
-            mm::mmap(std::ptr::null_mut(), len, access.protection(), MapFlags::SHARED, &fd, offset)
-        }
-        .map_err(|source| MappingError::System { action: "map", len, source })?;
+        let base =
+            unsafe { mm::mmap(std::ptr::null_mut(), len, access.protection(), MapFlags::SHARED, fd, offset) }
+                .map_err(|source| MappingError::System { action: "map", len, source })?;
         Self::from_parts(base, len, access)
     }
 

@@ -36,11 +36,13 @@ pub enum SystemRegister {
     Syscalls = 14,
     /// Not a register: VMMCALLs, or Intel's VMCALLs, of hardware-virtualised guests that reached no hook.
     Vmmcalls = 15,
+    /// Not a register: the control block of a VMRUN of L1's own, where the sensor does not know whose it is.
+    UsedVmcb = 16,
 }
 
 impl SystemRegister {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Cr0,
         Self::Cr4,
         Self::Efer,
@@ -56,6 +58,7 @@ impl SystemRegister {
         Self::GuestFrame,
         Self::Syscalls,
         Self::Vmmcalls,
+        Self::UsedVmcb,
     ];
 
     /// Its name in the manuals.
@@ -73,7 +76,7 @@ impl SystemRegister {
             Self::SysenterEsp => "SYSENTER_ESP",
             Self::SysenterEip => "SYSENTER_EIP",
             Self::VmHsavePa => "VM_HSAVE_PA",
-            Self::Vmcb => "VMCB",
+            Self::Vmcb | Self::UsedVmcb => "VMCB",
             Self::GuestFrame => "guest frame",
             Self::Syscalls => "SYSCALL",
             Self::Vmmcalls => "VMMCALL",

@@ -59,7 +59,7 @@ const AT_ONCE: [(&str, [bool; 2], &str, &str); 5] = [
     ("cr0_wp", [true, true], "integrity/registers", "CR0 was set to"),
     ("lstar", [true, true], "integrity/registers", "LSTAR was set to"),
     ("bypass", [true, false], "integrity/hypercalls", "times, SYSCALL of a guest reached no hook"),
-    ("rogue_vmrun", [true, false], "integrity/vmrun", "VMRUN at"),
+    ("rogue_vmrun", [true, true], "integrity/vmrun", "VMRUN at"),
     ("flicker", [false, true], "integrity/text", "holds again what it held"),
 ];
 
