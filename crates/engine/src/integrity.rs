@@ -45,6 +45,8 @@ const BOOT_PERIOD: Duration = Duration::from_millis(100);
 const SECOND_LOOK: Duration = Duration::from_millis(20);
 /// Between two reports that the same page was written to and put back.
 const WRITE_PERIOD: Duration = Duration::from_secs(1);
+/// For so long, a change that was found explains that its page was written to: the sensor's word of it comes some looks later.
+const CHANGED_PERIOD: Duration = Duration::from_secs(5);
 /// Before the sensor's word is passed on again.
 const REPEAT_PERIOD: Duration = Duration::from_secs(10);
 /// The most findings that are remembered as told.
@@ -289,8 +291,8 @@ struct Sweeps<'a> {
     told_of_baseline: Known,
     told_of_state: Known,
     told_of_domains: Known,
-    /// Where the last look found a change.
-    changed: Vec<Gva>,
+    /// Pages in which a change was found, and when last.
+    changed: HashMap<Gva, Instant>,
     /// When a page was told to be written to and put back.
     put_back: HashMap<Gpa, Instant>,
     /// Whose the control blocks are that L1 runs.
@@ -316,7 +318,7 @@ impl<'a> Sweeps<'a> {
             told_of_baseline,
             told_of_state,
             told_of_domains,
-            changed: Vec::new(),
+            changed: HashMap::new(),
             put_back: HashMap::new(),
             owners: Owners::default(),
         }
@@ -344,9 +346,11 @@ impl<'a> Sweeps<'a> {
     /// Looks at what is due; gives what is new. These pages were written to.
     fn look(&mut self, target: &Target<'_, Memory<'_>>, written: &[Gpa]) -> Vec<Finding> {
         let changes = self.compare(target);
-        let now = changes.iter().filter_map(|finding| finding.address).collect();
-        let before = std::mem::replace(&mut self.changed, now);
-        let mut fresh = self.put_back(target, written, &before);
+        let now = Instant::now();
+        self.changed.retain(|_, seen| now.duration_since(*seen) < CHANGED_PERIOD);
+        let pages = changes.iter().filter_map(|finding| finding.address).map(Gva::page);
+        self.changed.extend(pages.map(|page| (page, now)));
+        let mut fresh = self.put_back(target, written);
         fresh.extend(self.told_of_baseline.fresh(changes));
         if !self.is_state_due() {
             return fresh;
@@ -380,15 +384,13 @@ impl<'a> Sweeps<'a> {
         findings
     }
 
-    /// Pages that were written to and are as they were, without a change of theirs having been seen before or now.
-    fn put_back(&mut self, target: &Target<'_, Memory<'_>>, written: &[Gpa], before: &[Gva]) -> Vec<Finding> {
+    /// Pages that were written to and are as they were, without a change of theirs having been seen lately.
+    fn put_back(&mut self, target: &Target<'_, Memory<'_>>, written: &[Gpa]) -> Vec<Finding> {
         let mut findings = Vec::new();
         for page in written {
             let is_new = self.put_back.get(page).is_none_or(|told| told.elapsed() >= WRITE_PERIOD);
             let Some(finding) = self.baseline.put_back(target, *page).filter(|_| is_new) else { continue };
-            let start = finding.address.unwrap_or_default();
-            let is_in_page = |at: &&Gva| (start.0..start.0 + PAGE_SIZE).contains(&at.0);
-            if before.iter().chain(&self.changed).find(is_in_page).is_none() {
+            if !self.changed.contains_key(&finding.address.unwrap_or_default().page()) {
                 self.put_back.insert(*page, Instant::now());
                 findings.push(finding);
             }
