@@ -11,7 +11,6 @@
 //! The thread has a mapping of its own and talks to QEMU's monitor by itself; the session is not held up. What has been told
 //! is told again only after it was gone meanwhile.
 
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,36 +18,26 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hypovisor_event::control::{SystemChange, SystemRegister};
-use hypovisor_integrity::{
-    Baseline, Finding, Item, LivePatches, NoBorder, Reference, Report, Structures, Target, check,
-    check_domains, check_state,
-};
+use hypovisor_integrity::{Baseline, Finding, NoBorder, Reference, Report, Structures, Target};
 use hypovisor_l1::{DwarfError, SymbolFile, SymbolFileError};
 use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory};
 
 use crate::inspect::{InspectError, RunningMachine};
 
-use self::owners::Owners;
+use self::sweeps::Sweeps;
 
+mod judgement;
 mod owners;
+mod sweeps;
+mod told;
+
+pub use judgement::judge;
+pub use told::Repeats;
 
 /// Between two looks at what may never change.
 const BASELINE_PERIOD: Duration = Duration::from_millis(100);
-/// Between two looks at what L1 changes as it runs.
-const STATE_PERIOD: Duration = Duration::from_secs(1);
-/// Between two searches of all memory.
-const SEARCH_PERIOD: Duration = Duration::from_secs(30);
 /// Between two looks whether L1 has booted.
 const BOOT_PERIOD: Duration = Duration::from_millis(100);
-/// Until a second look, as long as L1 may take for what it does in several steps, such as applying a live patch.
-const SECOND_LOOK: Duration = Duration::from_millis(20);
-/// Between two reports that the same page was written to and put back.
-const WRITE_PERIOD: Duration = Duration::from_secs(1);
-/// For so long, a change that was found explains that its page was written to: the sensor's word of it comes some looks later.
-const CHANGED_PERIOD: Duration = Duration::from_secs(5);
-/// Before the sensor's word is passed on again.
-const REPEAT_PERIOD: Duration = Duration::from_secs(10);
 /// The most findings that are remembered as told.
 const MAX_TOLD: usize = 4096;
 
@@ -280,288 +269,9 @@ impl Noticed {
     }
 }
 
-/// What is looked at when, and what was told of it.
-struct Sweeps<'a> {
-    machine: &'a RunningMachine,
-    reference: &'a Reference<'a>,
-    baseline: &'a Baseline,
-    structures: &'a Structures,
-    state: Instant,
-    search: Instant,
-    told_of_baseline: Known,
-    told_of_state: Known,
-    told_of_domains: Known,
-    /// Pages in which a change was found, and when last.
-    changed: HashMap<Gva, Instant>,
-    /// When a page was told to be written to and put back.
-    put_back: HashMap<Gpa, Instant>,
-    /// Whose the control blocks are that L1 runs.
-    owners: Owners,
-}
-
-impl<'a> Sweeps<'a> {
-    fn new(
-        machine: &'a RunningMachine,
-        reference: &'a Reference<'a>,
-        baseline: &'a Baseline,
-        structures: &'a Structures,
-    ) -> Self {
-        let (state, search) = (Instant::now(), Instant::now());
-        let [told_of_baseline, told_of_state, told_of_domains] = Default::default();
-        Self {
-            machine,
-            reference,
-            baseline,
-            structures,
-            state,
-            search,
-            told_of_baseline,
-            told_of_state,
-            told_of_domains,
-            changed: HashMap::new(),
-            put_back: HashMap::new(),
-            owners: Owners::default(),
-        }
-    }
-
-    /// L1 with its registers of this moment.
-    fn found(&self) -> Option<Target<'a, Memory<'a>>> {
-        let cpus = self.machine.registers().ok()?;
-        Target::find(self.machine.memory(), self.reference, &cpus, [])
-    }
-
-    fn is_state_due(&self) -> bool {
-        self.state.elapsed() >= STATE_PERIOD
-    }
-
-    /// Everything, once; what is found counts as told.
-    fn first(&mut self, target: &Target<'_, Memory<'_>>) -> (Report, Vec<Finding>) {
-        let report = check(target, self.structures, self.machine.runs());
-        let again =
-            |target: &Target<'_, Memory<'_>>| check(target, self.structures, self.machine.runs()).findings;
-        let findings = self.confirmed(report.findings.clone(), again);
-        (report, self.told_of_state.fresh(findings))
-    }
-
-    /// Looks at what is due; gives what is new. These pages were written to.
-    fn look(&mut self, target: &Target<'_, Memory<'_>>, written: &[Gpa]) -> Vec<Finding> {
-        let changes = self.compare(target);
-        let now = Instant::now();
-        self.changed.retain(|_, seen| now.duration_since(*seen) < CHANGED_PERIOD);
-        let pages = changes.iter().filter_map(|finding| finding.address).map(Gva::page);
-        self.changed.extend(pages.map(|page| (page, now)));
-        let mut fresh = self.put_back(target, written);
-        fresh.extend(self.told_of_baseline.fresh(changes));
-        if !self.is_state_due() {
-            return fresh;
-        }
-        self.state = Instant::now();
-        let found = self.look_at(target, &self.told_of_state, |target| self.state_of(target));
-        fresh.extend(self.told_of_state.fresh(found));
-        if self.search.elapsed() >= SEARCH_PERIOD {
-            self.search = Instant::now();
-            let found = self.look_at(target, &self.told_of_domains, |target| {
-                self.domains_of(target, self.machine.runs())
-            });
-            fresh.extend(self.told_of_domains.fresh(found));
-        }
-        fresh
-    }
-
-    /// What has changed is told even if it is gone at the second look; that one says what to think of it.
-    fn compare(&self, target: &Target<'_, Memory<'_>>) -> Vec<Finding> {
-        let look = || self.baseline.compare(target, &LivePatches::read(target, self.structures));
-        let mut findings = look();
-        if findings.iter().any(|finding| !self.told_of_baseline.has(finding)) {
-            std::thread::sleep(SECOND_LOOK);
-            let second = look();
-            for finding in &mut findings {
-                if let Some(same) = second.iter().find(|same| key(same) == key(finding)) {
-                    finding.clone_from(same);
-                }
-            }
-        }
-        findings
-    }
-
-    /// Pages that were written to and are as they were, without a change of theirs having been seen lately.
-    fn put_back(&mut self, target: &Target<'_, Memory<'_>>, written: &[Gpa]) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        for page in written {
-            let is_new = self.put_back.get(page).is_none_or(|told| told.elapsed() >= WRITE_PERIOD);
-            let Some(finding) = self.baseline.put_back(target, *page).filter(|_| is_new) else { continue };
-            if !self.changed.contains_key(&finding.address.unwrap_or_default().page()) {
-                self.put_back.insert(*page, Instant::now());
-                findings.push(finding);
-            }
-        }
-        findings
-    }
-
-    fn state_of(&self, target: &Target<'_, Memory<'_>>) -> Vec<Finding> {
-        let mut report = Report::default();
-        check_state(target, &LivePatches::read(target, self.structures), &mut report);
-        check_domains(target, self.structures, &[], &mut report);
-        report.findings
-    }
-
-    fn domains_of(&self, target: &Target<'_, Memory<'_>>, ram: &[(Gpa, u64)]) -> Vec<Finding> {
-        let mut report = Report::default();
-        check_domains(target, self.structures, ram, &mut report);
-        report.findings
-    }
-
-    /// What is seen now; a second time before anything new is believed.
-    fn look_at(
-        &self,
-        target: &Target<'_, Memory<'_>>,
-        told: &Known,
-        look: impl Fn(&Target<'_, Memory<'_>>) -> Vec<Finding>,
-    ) -> Vec<Finding> {
-        let findings = look(target);
-        if findings.iter().all(|finding| told.has(finding)) {
-            findings
-        } else {
-            self.confirmed(findings, look)
-        }
-    }
-
-    /// What a second look confirms, with the machine stopped for its few milliseconds: QEMU tells a running processor's
-    /// registers as they change, and L1 may have been amid something.
-    fn confirmed(
-        &self,
-        findings: Vec<Finding>,
-        look: impl Fn(&Target<'_, Memory<'_>>) -> Vec<Finding>,
-    ) -> Vec<Finding> {
-        if findings.is_empty() {
-            return findings;
-        }
-        std::thread::sleep(SECOND_LOOK);
-        let second = self.machine.while_stopped(|| self.found().map(|target| look(&target)));
-        let Ok(Some(second)) = second else { return Vec::new() };
-        findings.into_iter().filter(|finding| second.iter().any(|same| key(same) == key(finding))).collect()
-    }
-}
-
-fn key(finding: &Finding) -> (Item, &str, &str) {
-    (finding.item, &finding.place, &finding.message)
-}
-
-/// What was there at the last look.
-#[derive(Debug, Default)]
-struct Known(HashSet<(Item, String, String)>);
-
-impl Known {
-    fn has(&self, finding: &Finding) -> bool {
-        self.0.contains(&(finding.item, finding.place.clone(), finding.message.clone()))
-    }
-
-    /// Those that were not there the last time.
-    fn fresh(&mut self, findings: Vec<Finding>) -> Vec<Finding> {
-        let owned = |finding: &Finding| (finding.item, finding.place.clone(), finding.message.clone());
-        let now = findings.iter().take(MAX_TOLD).map(owned).collect();
-        let fresh = findings.into_iter().filter(|finding| !self.has(finding)).collect();
-        self.0 = now;
-        fresh
-    }
-}
-
-/// What the sensor has told a short time ago: code that switches a protection off and on does so a thousand times a second.
-#[derive(Debug, Default)]
-pub struct Repeats(HashMap<String, Instant>);
-
-impl Repeats {
-    /// Whether this was not told within the last ten seconds; it is now.
-    pub fn is_news(&mut self, finding: &Finding, now: Instant) -> bool {
-        self.0.retain(|_, told| now.duration_since(*told) < REPEAT_PERIOD);
-        if self.0.len() >= MAX_TOLD || self.0.contains_key(&finding.message) {
-            return false;
-        }
-        self.0.insert(finding.message.clone(), now);
-        true
-    }
-}
-
-/// What to think of a register that L1 set otherwise than while it booted.
-#[must_use]
-pub fn judge(change: &SystemChange) -> Finding {
-    let SystemChange { register, before, now, rip } = change;
-    let name = register.name();
-    if *register == SystemRegister::Vmcb {
-        let own = match before {
-            0 => "L1 has none there".to_owned(),
-            own => format!("that of the vCPU which L1 says it runs is at {own:#x}"),
-        };
-        let message = format!("VMRUN at {rip:#x} runs the control block at {now:#x}; {own}");
-        return Finding::tampering(Item::Vmrun, name, message).at(*rip, 0);
-    }
-    match register {
-        SystemRegister::GuestFrame => return judge_call(change),
-        SystemRegister::UsedVmcb => {
-            let message = format!("VMRUN at {rip:#x} runs the control block at {now:#x}");
-            let settle = "whether it belongs to a vCPU that L1 lists";
-            return Finding::unknown(Item::Vmrun, name, message, settle).at(*rip, 0);
-        }
-        SystemRegister::Syscalls | SystemRegister::Vmmcalls => return judge_missing(change),
-        _ => {}
-    }
-    let by = if rip.0 == 0 { String::new() } else { format!(" by the code at {rip:#x}") };
-    let message = format!("{name} was set to {now:#x}{by}; while L1 booted it was {before:#x}");
-    Finding::tampering(Item::Registers, name, message).at(*rip, 0)
-}
-
-/// What to think of a call of a handler that does not come from where guests' calls do.
-fn judge_call(change: &SystemChange) -> Finding {
-    let SystemChange { register, before, now, rip } = change;
-    let caller = format!("a handler of hypercalls was called by the code before {rip:#x}");
-    if before == now {
-        let message = format!("{caller}, in the name of the guest that runs");
-        let settle = "what that code is: L1's own way from a guest to the handler, or somebody else's";
-        return Finding::unknown(Item::Hypercalls, register.name(), message, settle).at(*rip, 0);
-    }
-    let message = format!("{caller}, with registers at {now:#x}; guests have theirs at {before:#x}");
-    Finding::tampering(Item::Hypercalls, register.name(), message).at(*rip, 0)
-}
-
-/// What to think of calls that guests made and that reached no hook.
-fn judge_missing(change: &SystemChange) -> Finding {
-    let SystemChange { register, before, now, .. } = change;
-    let name = register.name();
-    let message = format!("{now} times, {name} of a guest reached no hook: those hypercalls were not seen");
-    if *register == SystemRegister::Syscalls && *before != 0 {
-        let settle = "whether a guest with hardware virtualisation executes SYSCALL in its kernel, which is no hypercall";
-        return Finding::unknown(Item::Hypercalls, name, message, settle);
-    }
-    Finding::tampering(Item::Hypercalls, name, message)
-}
-
 /// The time of day, in nanoseconds since the Unix epoch.
 #[must_use]
 pub fn now_ns() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_sensors_word_is_not_repeated_at_once() {
-        let finding = Finding::tampering(Item::Registers, "CR0", "it was set");
-        let (mut repeats, start) = (Repeats::default(), Instant::now());
-        assert!(repeats.is_news(&finding, start));
-        assert!(!repeats.is_news(&finding, start + REPEAT_PERIOD / 2));
-        assert!(repeats.is_news(&finding, start + REPEAT_PERIOD));
-    }
-
-    #[test]
-    fn what_was_gone_meanwhile_is_told_again() {
-        let finding = || vec![Finding::tampering(Item::Text, "here", "changed")];
-        let mut told = Known::default();
-        assert_eq!(told.fresh(finding()).len(), 1);
-        assert!(told.fresh(finding()).is_empty());
-        assert!(told.fresh(Vec::new()).is_empty());
-        assert_eq!(told.fresh(finding()).len(), 1);
-    }
 }

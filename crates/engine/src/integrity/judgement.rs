@@ -1,0 +1,57 @@
+//! What to think of what the sensor tells.
+
+use hypovisor_event::control::{SystemChange, SystemRegister};
+use hypovisor_integrity::{Finding, Item};
+
+/// What to think of a register that L1 set otherwise than while it booted.
+#[must_use]
+pub fn judge(change: &SystemChange) -> Finding {
+    let SystemChange { register, before, now, rip } = change;
+    let name = register.name();
+    if *register == SystemRegister::Vmcb {
+        let own = match before {
+            0 => "L1 has none there".to_owned(),
+            own => format!("that of the vCPU which L1 says it runs is at {own:#x}"),
+        };
+        let message = format!("VMRUN at {rip:#x} runs the control block at {now:#x}; {own}");
+        return Finding::tampering(Item::Vmrun, name, message).at(*rip, 0);
+    }
+    match register {
+        SystemRegister::GuestFrame => return judge_call(change),
+        SystemRegister::UsedVmcb => {
+            let message = format!("VMRUN at {rip:#x} runs the control block at {now:#x}");
+            let settle = "whether it belongs to a vCPU that L1 lists";
+            return Finding::unknown(Item::Vmrun, name, message, settle).at(*rip, 0);
+        }
+        SystemRegister::Syscalls | SystemRegister::Vmmcalls => return judge_missing(change),
+        _ => {}
+    }
+    let by = if rip.0 == 0 { String::new() } else { format!(" by the code at {rip:#x}") };
+    let message = format!("{name} was set to {now:#x}{by}; while L1 booted it was {before:#x}");
+    Finding::tampering(Item::Registers, name, message).at(*rip, 0)
+}
+
+/// What to think of a call of a handler that does not come from where guests' calls do.
+fn judge_call(change: &SystemChange) -> Finding {
+    let SystemChange { register, before, now, rip } = change;
+    let caller = format!("a handler of hypercalls was called by the code before {rip:#x}");
+    if before == now {
+        let message = format!("{caller}, in the name of the guest that runs");
+        let settle = "what that code is: L1's own way from a guest to the handler, or somebody else's";
+        return Finding::unknown(Item::Hypercalls, register.name(), message, settle).at(*rip, 0);
+    }
+    let message = format!("{caller}, with registers at {now:#x}; guests have theirs at {before:#x}");
+    Finding::tampering(Item::Hypercalls, register.name(), message).at(*rip, 0)
+}
+
+/// What to think of calls that guests made and that reached no hook.
+fn judge_missing(change: &SystemChange) -> Finding {
+    let SystemChange { register, before, now, .. } = change;
+    let name = register.name();
+    let message = format!("{now} times, {name} of a guest reached no hook: those hypercalls were not seen");
+    if *register == SystemRegister::Syscalls && *before != 0 {
+        let settle = "whether a guest with hardware virtualisation executes SYSCALL in its kernel, which is no hypercall";
+        return Finding::unknown(Item::Hypercalls, name, message, settle);
+    }
+    Finding::tampering(Item::Hypercalls, name, message)
+}
