@@ -4,7 +4,7 @@
 //! They are found by what holds of every one of them and of little else: a page that begins a `struct domain` has a pointer
 //! to its vCPUs, the first of which points back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory, VirtualMemory};
 use serde::Serialize;
@@ -19,9 +19,10 @@ const FIRST_RESERVED: u16 = 0x7ff0;
 const IDLE: u16 = 0x7fff;
 /// `DOMDYING_dead` (xen/include/xen/sched.h): nothing is left of it but its structure.
 const DEAD: u8 = 2;
-/// The most domains that are followed in a list, and the most vCPUs of one.
+/// The most domains that are followed in a list or found in memory, and the most vCPUs of one, and of all together.
 const MAX_DOMAINS: usize = 1 << 12;
-const MAX_VCPUS: u32 = 8192;
+const MAX_VCPUS: usize = 8192;
+const MAX_ALL_VCPUS: usize = 1 << 16;
 /// Entries of the index by number (`DOMAIN_HASH_SIZE`, xen/common/domain.c).
 const HASH_ENTRIES: u64 = 256;
 /// `XEN_DOMCTL_CDF_hvm` (public/domctl.h).
@@ -99,8 +100,9 @@ pub fn find<M: PhysicalMemory>(
     for domain in reader.running().into_iter().chain(reader.in_memory(ram)) {
         found.entry(domain.0).or_default();
     }
+    let mut vcpus_left = MAX_ALL_VCPUS;
     let mut domains: Vec<SeenDomain> =
-        found.into_iter().filter_map(|(at, known)| reader.domain(Gva(at), known)).collect();
+        found.into_iter().filter_map(|(at, known)| reader.domain(Gva(at), known, &mut vcpus_left)).collect();
     domains.sort_by_key(|domain| (domain.id, domain.address));
     Ok(domains)
 }
@@ -186,27 +188,30 @@ impl<M: PhysicalMemory> Reader<'_, '_, M> {
         (fits && self.memory().translate(value).is_ok()).then_some(value)
     }
 
-    fn follow(&self, first: Option<Gva>, next: u64) -> Vec<Gva> {
-        let mut seen = Vec::new();
+    /// Adds what a list holds, up to what was seen before: no domain is twice in one, or in two buckets of the index.
+    fn follow(&self, first: Option<Gva>, next: u64, seen: &mut HashSet<Gva>) {
         let mut at = first;
-        while let Some(domain) = at.filter(|domain| seen.len() < MAX_DOMAINS && !seen.contains(domain)) {
-            seen.push(domain);
+        while let Some(domain) = at.filter(|_| seen.len() < MAX_DOMAINS)
+            && seen.insert(domain)
+        {
             at = self.pointer(domain.offset(next));
         }
+    }
+
+    fn listed(&self) -> HashSet<Gva> {
+        let mut seen = HashSet::new();
+        let head = self.target.reference.symbols().address_of("domain_list");
+        self.follow(head.and_then(|head| self.pointer(head)), self.fields.next, &mut seen);
         seen
     }
 
-    fn listed(&self) -> Vec<Gva> {
-        let head = self.target.reference.symbols().address_of("domain_list");
-        self.follow(head.and_then(|head| self.pointer(head)), self.fields.next)
-    }
-
-    fn indexed(&self) -> Vec<Gva> {
-        let Some(index) = self.target.reference.symbols().address_of("domain_hash") else {
-            return Vec::new();
-        };
-        let buckets = (0..HASH_ENTRIES).map(|entry| self.pointer(index.offset(8 * entry)));
-        buckets.flat_map(|first| self.follow(first, self.fields.next_indexed)).collect()
+    fn indexed(&self) -> HashSet<Gva> {
+        let mut seen = HashSet::new();
+        let Some(index) = self.target.reference.symbols().address_of("domain_hash") else { return seen };
+        for entry in 0..HASH_ENTRIES {
+            self.follow(self.pointer(index.offset(8 * entry)), self.fields.next_indexed, &mut seen);
+        }
+        seen
     }
 
     /// What the processors run, by the top of the stack each stands on.
@@ -260,9 +265,10 @@ impl<M: PhysicalMemory> Reader<'_, '_, M> {
         is() == Some(true)
     }
 
-    fn domain(&self, at: Gva, known: Known) -> Option<SeenDomain> {
+    fn domain(&self, at: Gva, known: Known, vcpus_left: &mut usize) -> Option<SeenDomain> {
         let number = |offset| self.memory().read_u32(at.offset(offset)).ok();
-        let count = number(self.fields.max_vcpus)?.min(MAX_VCPUS);
+        let count = (number(self.fields.max_vcpus)? as usize).min(MAX_VCPUS).min(*vcpus_left);
+        *vcpus_left -= count;
         let vcpus = self.pointer(at.offset(self.fields.vcpus));
         let dying = number(self.fields.dying)? as u8;
         Some(SeenDomain {
@@ -272,12 +278,12 @@ impl<M: PhysicalMemory> Reader<'_, '_, M> {
             is_dying: dying != 0 && dying <= DEAD,
             is_listed: known.is_listed,
             is_indexed: known.is_indexed,
-            vcpus: (0..count).filter_map(|id| self.vcpu(vcpus?, id)).collect(),
+            vcpus: (0..count as u64).filter_map(|id| self.vcpu(vcpus?, id)).collect(),
         })
     }
 
-    fn vcpu(&self, array: Gva, id: u32) -> Option<SeenVcpu> {
-        let vcpu = self.pointer(array.offset(8 * u64::from(id)))?;
+    fn vcpu(&self, array: Gva, id: u64) -> Option<SeenVcpu> {
+        let vcpu = self.pointer(array.offset(8 * id))?;
         let number = |offset| self.memory().read_u32(vcpu.offset(offset)).ok();
         let vmcb = self.structures.offset("vcpu", "arch.hvm.svm.vmcb_pa");
         let domain = self.pointer(vcpu.offset(self.fields.vcpu_domain))?;

@@ -18,8 +18,13 @@ mod baseline;
 mod disassembly;
 pub mod domains;
 mod finding;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gates;
 mod livepatch;
+#[cfg(any(test, feature = "fuzzing"))]
+mod made_up;
 mod mappings;
 mod pointers;
 mod reference;

@@ -168,11 +168,11 @@ impl<M: PhysicalMemory> Walk<'_, '_, M> {
         match self.patches.with_code_at(leaf.gva) {
             Some(patch) => {
                 let judgement = crate::finding::Judgement::LivePatch { name: patch.name.clone() };
-                let message = format!("{} bytes of code of a live patch", leaf.bytes);
+                let message = format!("code of the live patch {} may be executed", patch.name);
                 let place = format!("{:#x}", leaf.gva);
                 let finding =
                     Finding::new(Item::PageTables, judgement, place, message).at(leaf.gva, leaf.bytes);
-                self.findings.entry(Wrong::ForeignCode).or_default().push(finding);
+                self.push(Wrong::ForeignCode, finding);
             }
             None => self.note(Wrong::ForeignCode, leaf, "code may be executed that is not L1's"),
         }

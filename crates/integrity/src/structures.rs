@@ -37,6 +37,13 @@ impl Structures {
         file.offsets(WANTED).map(Self)
     }
 
+    /// Of a made-up L1.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn made_up(offsets: &[(&'static str, &'static str, u32)]) -> Self {
+        let offsets = offsets.iter().map(|(structure, member, offset)| ((*structure, *member), *offset));
+        Self(offsets.collect())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,143 +1,21 @@
 //! A made-up L1 of a few pages: what is right is not reported, what is wrong is, and nothing at all makes a check panic.
 
-use hypovisor_l1::{Symbol, SymbolKind, SymbolTable};
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+
 use hypovisor_machine::{
-    DescriptorTable, Gpa, Gva, MemoryError, PAGE_SIZE, PhysicalMemory, SystemRegisters, VirtualMemory,
+    DescriptorTable, Gpa, Gva, MemoryError, PhysicalMemory, SystemRegisters, VirtualMemory,
 };
 use proptest::prelude::*;
 
-use crate::{Finding, Item, Reference, Report, Structures, Target, check};
-
-const BASE: u64 = 0xffff_82d0_4020_0000;
-const TEXT: u64 = BASE;
-const CONSTANTS: u64 = BASE + 0x2000;
-const SET_AT_BOOT: u64 = BASE + 0x3000;
-const DATA: u64 = BASE + 0x4000;
-const END: u64 = BASE + 0x6000;
-const PAGES: u64 = (END - BASE) / PAGE_SIZE;
-
-/// Physical memory: tables first, then the image.
-const TOP: u64 = 0x1000;
-const IMAGE: u64 = 0x8000;
-const IDT: u64 = DATA + 0x1000;
-
-const NO_EXECUTE: u64 = 1 << 63;
-
-struct Memory(Vec<u8>);
-
-impl PhysicalMemory for Memory {
-    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
-        let start = usize::try_from(gpa.0).map_err(|_| MemoryError::NoRam(gpa))?;
-        let end = start.checked_add(buf.len()).ok_or(MemoryError::NoRam(gpa))?;
-        buf.copy_from_slice(self.0.get(start..end).ok_or(MemoryError::NoRam(gpa))?);
-        Ok(())
-    }
-}
-
-impl Memory {
-    fn put(&mut self, at: u64, bytes: &[u8]) {
-        self.0[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn put_word(&mut self, at: u64, word: u64) {
-        self.put(at, &word.to_le_bytes());
-    }
-
-    /// Where a page of the image stands in memory.
-    fn physical(gva: u64) -> u64 {
-        IMAGE + (gva - BASE)
-    }
-}
-
-fn symbols() -> SymbolTable {
-    let named = |(name, at, kind): (&str, u64, SymbolKind)| Symbol {
-        address: Gva(at),
-        kind,
-        global: true,
-        size: 0,
-        name: name.into(),
-    };
-    use SymbolKind::{Data, Text};
-    SymbolTable::new(
-        [
-            ("_stext", TEXT, Text),
-            ("handler", TEXT + 0x100, Text),
-            ("other", TEXT + 0x200, Text),
-            ("_etext", TEXT + 0x2000, Text),
-            ("_srodata", CONSTANTS, Data),
-            ("__ro_after_init_start", CONSTANTS, Data),
-            ("__ro_after_init_end", SET_AT_BOOT, Data),
-            ("_erodata", DATA, Data),
-            ("__alt_instructions", DATA + 0x10, Data),
-            ("__alt_instructions_end", DATA + 0x10 + 14, Data),
-            ("_end", END, Data),
-        ]
-        .map(named),
-    )
-}
-
-/// The file: code that is 0x90 throughout, constants that count up, one record of other code.
-fn file() -> Vec<u8> {
-    let mut bytes = vec![0x90; (END - BASE) as usize];
-    bytes[(CONSTANTS - BASE) as usize..].fill(0);
-    for (index, byte) in bytes[(SET_AT_BOOT - BASE) as usize..(DATA - BASE) as usize].iter_mut().enumerate() {
-        *byte = index as u8;
-    }
-    let record = (DATA + 0x10 - BASE) as usize;
-    let place = (TEXT + 0x400).wrapping_sub(DATA + 0x10) as i32;
-    let other = (TEXT + 0x600).wrapping_sub(DATA + 0x14) as i32;
-    bytes[record..record + 4].copy_from_slice(&place.to_le_bytes());
-    bytes[record + 4..record + 8].copy_from_slice(&other.to_le_bytes());
-    bytes[record + 10..record + 12].copy_from_slice(&[2, 2]);
-    bytes[0x600..0x602].copy_from_slice(&[0x0f, 0x0b]);
-    bytes
-}
-
-/// The running L1: tables, the image as in the file, gates that lead to `handler`.
-fn running(file: &[u8]) -> Memory {
-    let mut memory = Memory(vec![0; 0x2_0000]);
-    let index = |shift: u32| 8 * (BASE >> shift & 0x1ff);
-    memory.put_word(TOP + index(39), (TOP + 0x1000) | 3);
-    memory.put_word(TOP + 0x1000 + index(30), (TOP + 0x2000) | 3);
-    memory.put_word(TOP + 0x2000 + index(21), (TOP + 0x3000) | 3);
-    for page in 0..PAGES {
-        let at = BASE + page * PAGE_SIZE;
-        let rights = if at < CONSTANTS {
-            1
-        } else if at < DATA {
-            1 | NO_EXECUTE
-        } else {
-            3 | NO_EXECUTE
-        };
-        memory.put_word(TOP + 0x3000 + 8 * page, Memory::physical(at) | rights);
-    }
-    memory.put(IMAGE, file);
-    for vector in 0..256 {
-        memory.put(Memory::physical(IDT) + 16 * vector, &gate(TEXT + 0x100));
-    }
-    memory
-}
-
-fn gate(handler: u64) -> [u8; 16] {
-    let mut gate = [0; 16];
-    gate[..2].copy_from_slice(&(handler as u16).to_le_bytes());
-    gate[5] = 0x8e;
-    gate[6..8].copy_from_slice(&((handler >> 16) as u16).to_le_bytes());
-    gate[8..12].copy_from_slice(&((handler >> 32) as u32).to_le_bytes());
-    gate
-}
-
-fn cpu() -> SystemRegisters {
-    SystemRegisters {
-        rip: Gva(TEXT + 0x100),
-        rsp: Gva(DATA + 0x800),
-        cr0: 0x8005_0033,
-        cr3: TOP,
-        idt: DescriptorTable { base: Gva(IDT), limit: 0xfff },
-        gdt: DescriptorTable { base: Gva(DATA), limit: 0xff },
-        ..SystemRegisters::default()
-    }
-}
+use crate::domains::{self, NoDomains, SeenDomain};
+use crate::fuzzing::{Reached, check_damaged};
+use crate::made_up::{
+    BASE, CONSTANTS, DATA, DOMAIN_HASH, DOMAIN_LINK, DOMAIN_LIST, IDT, IMAGE, L1, Memory, NO_EXECUTE,
+    PAYLOAD_PAGE, SET_AT_BOOT, TEXT, TOP, cpu, file, gate, guest_page, running, symbols,
+};
+use crate::{Finding, Item, Judgement, Reference, Report, Structures, Target, check};
 
 fn report(memory: &Memory, file: &[u8], cpu: SystemRegisters) -> Option<Report> {
     let symbols = symbols();
@@ -242,5 +120,138 @@ proptest! {
         };
         let _ = report(&memory, &file, odd);
         let _ = report(&memory, &file, cpu());
+    }
+}
+
+/// What a full look at an L1 with guests says.
+fn full(l1: &L1) -> Report {
+    let reference = l1.reference();
+    let target = L1::target(l1.memory.clone(), &reference, L1::cpu()).unwrap();
+    check(&target, &l1.structures, &l1.ram())
+}
+
+fn domains_of(l1: &L1) -> Vec<SeenDomain> {
+    let reference = l1.reference();
+    let target = L1::target(l1.memory.clone(), &reference, L1::cpu()).unwrap();
+    domains::find(&target, &l1.structures, &l1.ram()).unwrap()
+}
+
+#[test]
+fn guests_and_live_patches_are_no_tampering() {
+    let l1 = L1::new();
+    let findings = full(&l1).findings;
+    let mended = |finding: &&Finding| finding.judgement == Judgement::LivePatch { name: "mended".into() };
+    assert_eq!(findings.iter().filter(mended).count(), 2, "{findings:#?}");
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+    let domains = domains_of(&l1);
+    let seen: Vec<(u16, bool, bool, usize)> = domains
+        .iter()
+        .map(|domain| (domain.id, domain.is_listed, domain.is_indexed, domain.vcpus.len()))
+        .collect();
+    assert_eq!(seen, [(0, true, true, 2), (1, true, true, 2), (7, true, true, 2)]);
+}
+
+#[test]
+fn a_domain_out_of_the_list_is_hidden_and_a_patch_that_leads_elsewhere_is_none() {
+    let mut l1 = L1::new();
+    l1.put_word(guest_page(0) + DOMAIN_LINK, guest_page(2));
+    let hidden: Vec<Finding> =
+        full(&l1).findings.into_iter().filter(|finding| finding.item == Item::Domains).collect();
+    assert_eq!(hidden.len(), 1);
+    assert!(hidden[0].is_tampering() && hidden[0].message.starts_with("domain 1 lives"), "{hidden:#?}");
+
+    let mut l1 = L1::new();
+    l1.put(TEXT + 0x201, &0x1000_u32.to_le_bytes());
+    let text: Vec<Finding> = full(&l1).findings.into_iter().filter(Finding::is_tampering).collect();
+    assert_eq!(text.len(), 1, "{text:#?}");
+    assert_eq!(text[0].item, Item::Text);
+}
+
+#[test]
+fn without_debug_information_there_are_no_domains() {
+    let (l1, none) = (L1::new(), Structures::default());
+    let reference = l1.reference();
+    let target = L1::target(l1.memory.clone(), &reference, L1::cpu()).unwrap();
+    let found: Result<_, NoDomains> = domains::find(&target, &none, &[]);
+    assert!(found.is_err());
+}
+
+/// Memory that counts how often it is read.
+struct Counted<'a>(&'a Memory, Cell<u64>);
+
+impl PhysicalMemory for Counted<'_> {
+    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
+        self.1.set(self.1.get() + 1);
+        self.0.read(gpa, buf)
+    }
+}
+
+/// A chain of "domains" eight bytes apart, which every bucket of the index leads into at another place, each with as many vCPUs as
+/// a number can say.
+#[test]
+fn a_hostile_list_costs_no_more_than_a_long_one() {
+    let mut l1 = L1::new();
+    let chain = guest_page(0);
+    for at in (0..0x3000_u64).step_by(8) {
+        l1.put_word(chain + at, chain + (at + 8) % 0x3000);
+    }
+    for bucket in 0..256 {
+        l1.put_word(DOMAIN_HASH + 8 * bucket, chain + 40 * bucket);
+    }
+    let reference = l1.reference();
+    let memory = Counted(&l1.memory, Cell::new(0));
+    let target = Target::find(&memory, &reference, &[L1::cpu()], []).unwrap();
+    memory.1.set(0);
+    let found = domains::find(&target, &l1.structures, &l1.ram()).unwrap();
+    // 1,536 places, of each a few fields and 65,536 vCPUs in all; each read takes four steps through the page tables.
+    let reads = memory.1.get();
+    assert!(found.len() > 1000 && reads < 20 * (1 << 16) + 200_000, "{} domains, {reads} reads", found.len());
+}
+
+/// Changes of words, as the fuzz target takes them.
+fn changes(registers: [u64; 4], words: &[(u64, u64)]) -> Vec<u8> {
+    let mut data: Vec<u8> = registers.iter().flat_map(|word| word.to_le_bytes()).collect();
+    for (at, word) in words {
+        data.extend(&at.to_le_bytes()[..3]);
+        data.extend(word.to_le_bytes());
+    }
+    data
+}
+
+/// A seed's name, what it is, and how far it has to get.
+fn seeds() -> [(&'static str, Vec<u8>, Reached); 5] {
+    let usual = Reached { is_found: true, domains: 3, patches: 1, ..Reached::default() };
+    let list = Memory::physical(DOMAIN_LIST);
+    let (payload, physical) = (guest_page(PAYLOAD_PAGE), L1::physical(guest_page(PAYLOAD_PAGE)));
+    [
+        ("clean", Vec::new(), usual),
+        ("registers", changes([1 << 63, 1, u64::MAX, 1], &[]), Reached { tampering: 2, ..usual }),
+        ("text", changes([0; 4], &[(IMAGE + 0x108, 0)]), Reached { tampering: 1, changes: 1, ..usual }),
+        ("no_list", changes([0; 4], &[(list, 0)]), Reached { tampering: 3, ..usual }),
+        ("endless_patches", changes([0; 4], &[(physical, payload)]), Reached { patches: 64, ..usual }),
+    ]
+}
+
+#[test]
+fn every_seed_gets_as_far_as_it_should() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/integrity_checks");
+    let seeds = seeds();
+    if std::env::var_os("HYPOVISOR_RENEW").is_some() {
+        fs::create_dir_all(&directory).unwrap();
+        seeds.iter().for_each(|(name, seed, _)| fs::write(directory.join(name), seed).unwrap());
+    }
+    for (name, _, expected) in &seeds {
+        assert_eq!(check_damaged(&fs::read(directory.join(name)).unwrap()), *expected, "{name}");
+    }
+    for entry in fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+        let _ = check_damaged(&fs::read(entry.path()).unwrap());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_damage_is_looked_at(data in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let _ = check_damaged(&data);
     }
 }
