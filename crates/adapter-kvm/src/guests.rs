@@ -38,7 +38,11 @@ impl Vm {
 
 /// Hypercalls that passed hooks, and those that were made.
 #[derive(Default)]
-struct Calls(Option<Account>);
+struct Calls {
+    account: Option<Account>,
+    /// How often the machine had been reset at the last look.
+    resets: u64,
+}
 
 impl Calls {
     fn look(&mut self, vm: &Vm) {
@@ -46,7 +50,12 @@ impl Calls {
         let counts: Option<Vec<_>> = vcpus.iter().map(|vcpu| vcpu.call_counts()).collect();
         // A vCPU that has not run yet counts from its first run on.
         let Some(counts) = counts else { return };
-        let account = self.0.get_or_insert_with(|| Account::new(vcpus.len() as u64));
+        let account = self.account.get_or_insert_with(|| Account::new(vcpus.len() as u64));
+        let resets = vm.control().resets();
+        if resets != self.resets {
+            self.resets = resets;
+            account.start_anew();
+        }
         let sum = |index: usize| counts.iter().map(|vcpu| vcpu[index]).sum::<u64>();
         let [passed, made, pv] = [0, 1, 2].map(sum);
         if let Some(now) = account.look(passed, made, made + pv) {

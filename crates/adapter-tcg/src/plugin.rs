@@ -13,16 +13,20 @@ use hypovisor_event::control::{Hook, HookKind};
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::Gva;
 use hypovisor_mapping::{Access, Mapping, MappingError};
-use hypovisor_sensor::{
-    Answer, CR_READ_INTERCEPTS, Control, ControlOptions, Register, Vcpu as _, VcpuSensor,
-};
+use hypovisor_sensor::{Answer, Control, ControlOptions, Register, Vcpu as _, VcpuSensor};
 
 use self::bypass::Bypass;
+use self::changed_code::ChangedCode;
+use self::foreign_code::ForeignCode;
 use crate::stacks::Stacks;
 use crate::sys::{self, Block, Info, RegisterBuffer, RegisterHandle};
 use crate::vcpu::{REGISTER_NAMES, REGISTERS, ReadRegister, Registers, TcgVcpu};
 
 mod bypass;
+mod changed_code;
+mod foreign_code;
+mod guest_runs;
+mod reset;
 mod system_registers;
 
 /// Where the upper, kernel half of the address space begins.
@@ -39,8 +43,6 @@ const BEHIND_VMRUN: usize = 0x80;
 const VMRUN_BYTES: u64 = 3;
 /// Ring size unless the command line says otherwise, in bytes.
 const DEFAULT_RING_BYTES: u64 = 32 << 20;
-/// Bit 0 of a VMCB's vector of intercepted control register reads: CR0.
-const READ_CR0: u16 = 1;
 
 /// What an API level does its own way.
 pub struct Callbacks {
@@ -69,8 +71,9 @@ struct Plugin {
     vcpus: Box<[VcpuSlot]>,
     find_registers: fn([&CStr; REGISTERS]) -> [Option<RegisterHandle>; REGISTERS],
     read_register: ReadRegister,
-    /// RAM is mapped: watch out for the first code in the kernel half.
+    /// RAM is mapped, or the machine was reset: watch out for the first code in the kernel half.
     probing: AtomicBool,
+    /// The same after each reset: the engine refuses another L1.
     hooks: OnceLock<Hooks>,
     /// Tells vCPUs apart where QEMU does not.
     stacks: Stacks,
@@ -78,6 +81,10 @@ struct Plugin {
     text_distance: AtomicU64,
     /// Guest-physical address of the first hook, as L1 has it at its first hypercall; 0 until then.
     l1_code: AtomicU64,
+    /// L1's code as it was when the engine wanted it watched.
+    changed_code: ChangedCode,
+    /// Code of L1's that is elsewhere.
+    foreign_code: ForeignCode,
     /// Counts calls that pass no hook.
     bypass: Option<Bypass>,
     /// Answers QEMU's wrong reports of CR reads (see [`Plugin::mend_vmcb`]).
@@ -173,7 +180,11 @@ fn start(
                 plugin.probing.store(true, Ordering::Release);
             }
         },
-        watch_writes: |_| {},
+        watch_writes: |runs| {
+            if let Some(plugin) = PLUGIN.get() {
+                plugin.watch_code(runs);
+            }
+        },
     })
     .map_err(|error| error.to_string())?;
     let plugin = Plugin {
@@ -186,6 +197,8 @@ fn start(
         stacks: Stacks::new(),
         text_distance: AtomicU64::new(0),
         l1_code: AtomicU64::new(0),
+        changed_code: ChangedCode::default(),
+        foreign_code: ForeignCode::new(),
         bypass: Bypass::new(info),
         mend_cr_reads: arguments.mend_cr_reads,
         only_hooks: arguments.only_hooks,
@@ -250,6 +263,10 @@ pub(crate) fn on_vcpu(index: c_uint) {
                 read: plugin.read_register,
             },
             mended: false,
+            runs_guest: false,
+            lost_exits: 0,
+            exit_told: None,
+            resets: 0,
             sensor: VcpuSensor::new(u64::from(index), plugin.control, producer),
         };
         if let Some(bypass) = &plugin.bypass {
@@ -272,14 +289,17 @@ extern "C" fn on_hook(vcpu: c_uint, userdata: *mut c_void) {
 impl Plugin {
     fn translate(&self, block: Block) {
         let address = block.address();
+        Self::watch_reset(block);
         if let Some(hooks) = self.hooks.get() {
             if address <= hooks.high && address.saturating_add(BLOCK_BYTES) > hooks.low {
                 self.place_hooks(hooks, block);
             }
             if !self.only_hooks {
+                self.look_at_code(block);
                 self.watch_instructions(hooks, block);
             }
-        } else if address >= KERNEL_HALF
+        }
+        if address >= KERNEL_HALF
             && self.probing.load(Ordering::Acquire)
             && let Some(first) = block.instructions().next()
         {
@@ -304,10 +324,7 @@ impl Plugin {
                 }
             }
             let is_behind = |hook: &Hook| hook.kind == HookKind::Vmrun && hook.gva.0 + VMRUN_BYTES == address;
-            if self.mend_cr_reads
-                && hooks.hooks.iter().any(is_behind)
-                && self.is_l1_text(address, instruction.host_address())
-            {
+            if hooks.hooks.iter().any(is_behind) && self.is_l1_text(address, instruction.host_address()) {
                 instruction.on_execute(on_hook, BEHIND_VMRUN);
             }
         }
@@ -325,15 +342,13 @@ impl Plugin {
         if self.only_hooks && userdata != PROBE {
             return;
         }
-        let index = self.true_index(index as usize, userdata);
-        let Some(slot) = self.vcpus.get(index) else { return };
-        // SAFETY: QEMU calls on the vCPU's own thread, and callbacks of one vCPU do not nest.
-        let Some(vcpu) = (unsafe { &mut *slot.0.get() }) else { return };
         if userdata == PROBE {
-            return self.probe(index, vcpu);
+            return self.probe(index);
         }
+        let Some(vcpu) = self.true_vcpu(index) else { return };
+        self.note_resets(vcpu);
         if userdata == BEHIND_VMRUN {
-            return self.restore_vmcb(vcpu);
+            return Self::guest_has_left(vcpu, self.control);
         }
         let Some(kind) = HOOK_KINDS.get(userdata - 1).copied() else { return };
         if self.l1_code.load(Ordering::Relaxed) == 0 {
@@ -341,32 +356,31 @@ impl Plugin {
         }
         vcpu.sensor.on_hook(kind, &mut vcpu.registers);
         if kind == HookKind::Vmrun {
-            self.bypass.iter().for_each(Bypass::note_vmrun);
-            if self.mend_cr_reads {
-                self.mend_vmcb(vcpu);
-            }
+            self.guest_runs(vcpu);
         }
     }
 
-    /// The vCPU that is at a hook. With one thread for all vCPUs, QEMU (10.0 to 11.1 at least) passes the one that the
+    /// The vCPU that L1 runs on now. With one thread for all vCPUs, QEMU (10.0 to 11.1 at least) passes the one that the
     /// code was translated for, whichever runs it; the stack it runs on tells which it is.
-    fn true_index(&self, index: usize, userdata: usize) -> usize {
-        if !self.stacks.is_one_thread() || userdata == PROBE {
-            return index;
+    #[expect(clippy::mut_from_ref, reason = "callbacks of one vCPU do not nest")]
+    fn true_vcpu(&self, index: c_uint) -> Option<&mut TcgVcpu> {
+        let mut index = index as usize;
+        if self.stacks.is_one_thread() {
+            // Its reference ends before another is made.
+            let any = self.any_vcpu(0)?;
+            index = self.stacks.find(&mut any.registers, self.control).unwrap_or(index);
         }
-        // Every vCPU has the same handles, and reads its own registers with them.
-        let Some(slot) = self.vcpus.first() else { return index };
-        // SAFETY: there is one thread for all vCPUs, and callbacks do not nest; the reference ends before another is made.
-        let Some(any) = (unsafe { &mut *slot.0.get() }) else { return index };
-        self.stacks.find(&mut any.registers, self.control).unwrap_or(index)
+        // SAFETY: QEMU calls on the vCPU's own thread, of which there may be one for all, and callbacks do not nest.
+        unsafe { &mut *self.vcpus.get(index)?.0.get() }.as_mut()
     }
 
     /// The first code in the kernel half: time to ask what to hook.
     #[cold]
-    fn probe(&'static self, index: usize, vcpu: &mut TcgVcpu) {
-        if self.hooks.get().is_some() || !self.probing.load(Ordering::Acquire) {
+    fn probe(&'static self, index: c_uint) {
+        if !self.probing.load(Ordering::Acquire) {
             return;
         }
+        let Some(vcpu) = self.any_vcpu(index) else { return };
         let registers = &mut vcpu.registers;
         let cr3 = registers.read_register(Register::Cr3);
         let rip = registers.read_register(Register::Rip);
@@ -375,7 +389,7 @@ impl Plugin {
             // In a machine that was restored, the kernel of a PV guest may be the first to run.
             return;
         }
-        let answer = self.control.ask_hooks(index as u64, cr3, Gva(rip));
+        let answer = self.control.ask_hooks(index.into(), cr3, Gva(rip));
         if answer == Answer::AskAgain {
             return;
         }
@@ -383,40 +397,24 @@ impl Plugin {
         let Answer::Hooks(hooks) = answer else {
             return sys::log("no answer from an engine; L1 runs unmonitored");
         };
+        self.set_hooks(hooks);
+    }
+
+    /// What to hook, for the first time or once more after a reset.
+    fn set_hooks(&'static self, hooks: Vec<Hook>) {
+        if let Some(known) = self.hooks.get() {
+            if known.hooks != hooks {
+                self.dead.store(true, Ordering::Relaxed);
+                sys::log("another hypervisor than before the reset; it runs unmonitored");
+            }
+            return;
+        }
         let addresses = || hooks.iter().map(|hook| hook.gva.0);
         let low = addresses().min().unwrap_or(0);
         let high = addresses().max().unwrap_or(0).saturating_add(VMRUN_BYTES);
         let _ = self.hooks.set(Hooks { low, high, hooks });
         if !self.only_hooks {
             self.account_for_calls();
-        }
-    }
-
-    /// Takes the interception of CR0 reads out of the VMCB that is about to be run.
-    ///
-    /// QEMU's TCG (10.0 to 11.1 at least) reports every intercepted read of a control register as one of CR0.
-    /// Xen intercepts CR0 reads, so its guest would be told CR0 where it asked for CR2, and halt at its first page
-    /// fault. With `spec-ctrl=eager-fpu` Xen does not depend on that interception. This is the one place where
-    /// the TCG adapter changes a byte of L1's memory, for as long as the guest runs; `mend-cr-reads=off` turns it off.
-    fn mend_vmcb(&self, vcpu: &mut TcgVcpu) {
-        vcpu.mended = false;
-        let (Some(ram), Some(vmcb)) = (self.control.ram(), vcpu.sensor.vmcb()) else { return };
-        if let Ok(intercepts) = vmcb.cr_read_intercepts(ram)
-            && intercepts & READ_CR0 != 0
-        {
-            let mended = intercepts & !READ_CR0;
-            vcpu.mended = ram.write(vmcb.0.offset(CR_READ_INTERCEPTS), &mended.to_le_bytes()).is_ok();
-        }
-    }
-
-    /// Puts the interception back that [`Plugin::mend_vmcb`] has taken out: the guest has left.
-    fn restore_vmcb(&self, vcpu: &mut TcgVcpu) {
-        if !std::mem::take(&mut vcpu.mended) {
-            return;
-        }
-        let (Some(ram), Some(vmcb)) = (self.control.ram(), vcpu.sensor.vmcb()) else { return };
-        if let Ok(intercepts) = vmcb.cr_read_intercepts(ram) {
-            let _ = ram.write(vmcb.0.offset(CR_READ_INTERCEPTS), &(intercepts | READ_CR0).to_le_bytes());
         }
     }
 }

@@ -64,6 +64,11 @@ impl Stacks {
         }
     }
 
+    /// The machine was reset: L1 may have its stacks elsewhere. No other vCPU runs meanwhile.
+    pub(crate) fn forget(&self) {
+        self.known.iter().for_each(|(at, _)| at.store(FREE, Ordering::Relaxed));
+    }
+
     #[cold]
     fn learn(&self, stack: u64, registers: &mut Registers, control: &Control) -> Option<usize> {
         let (ram, layout) = (control.ram()?, control.layout());

@@ -112,6 +112,14 @@ impl RunningMachine {
         Ok(registers::parse(&text))
     }
 
+    /// Whether its processors run.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub fn is_running(&self) -> Result<bool, InspectError> {
+        Ok(Qmp::connect_within(&self.monitor, REGISTERS_TIMEOUT)?.is_running()?)
+    }
+
     /// Stops the machine.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Watches L1 itself while it runs: a thread looks at its memory and its registers again and again.
 //!
 //! ```text
-//!   at once        writes to code and constants, where the sensor tells of them (KVM)
+//!   at once        writes to code and constants (KVM), or changed code that is executed (TCG), as the sensor tells of it
 //!   every 100 ms   what may never change, against a copy made when L1 had booted: code, constants, gates, entry code
 //!                  VMRUNs of control blocks that the sensor does not know (KVM), against L1's lists of domains
 //!   every second   page tables, registers, L1's lists of domains
@@ -9,14 +9,14 @@
 //! ```
 //!
 //! The thread has a mapping of its own and talks to QEMU's monitor by itself; the session is not held up. What has been told
-//! is told again only after it was gone meanwhile.
+//! is told again only after it was gone meanwhile. When L1 is reset, all begins anew once it has booted.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hypovisor_integrity::{Baseline, Finding, NoBorder, Reference, Report, Structures, Target};
 use hypovisor_l1::{DwarfError, SymbolFile, SymbolFileError};
@@ -24,20 +24,25 @@ use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory};
 
 use crate::inspect::{InspectError, RunningMachine};
 
+use self::notices::{Noticed, Notices};
 use self::sweeps::Sweeps;
 
 mod judgement;
+mod notices;
 mod owners;
 mod sweeps;
 mod told;
 
 pub use judgement::judge;
+pub use notices::ExecutedCode;
 pub use told::Repeats;
 
 /// Between two looks at what may never change.
 const BASELINE_PERIOD: Duration = Duration::from_millis(100);
 /// Between two looks whether L1 has booted.
 const BOOT_PERIOD: Duration = Duration::from_millis(100);
+/// From a reset until the sensor's word of it has come, at most: the session hands it on every few milliseconds.
+const RESET_WORD: Duration = Duration::from_millis(20);
 /// The most findings that are remembered as told.
 const MAX_TOLD: usize = 4096;
 
@@ -78,6 +83,8 @@ pub enum Told {
     },
     /// Writes to these pages are to be told to [`IntegrityWatch::written`]: first address and bytes of runs of them.
     WatchWrites(Vec<(Gpa, u64)>),
+    /// L1 begins anew; it is watched again once it has booted.
+    Reset,
     /// Something is not as it should be.
     Finding {
         /// When it was seen, in nanoseconds since the Unix epoch.
@@ -120,7 +127,8 @@ impl IntegrityWatch {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let work = move || {
-            let watcher = Watcher { sender: &sender, notices: &notices, stop: &stopped, options: &options };
+            let notices = Notices::new(&notices, &stopped);
+            let watcher = Watcher { sender: &sender, notices, options: &options };
             if let Err(error) = watcher.run() {
                 // If nobody listens any more, nobody wants to know.
                 let _ = sender.send(Told::Ended(error));
@@ -132,14 +140,27 @@ impl IntegrityWatch {
 
     /// A page that was to be watched is written to.
     pub fn written(&self, page: Gpa) {
-        // A thread that has ended has said why.
-        let _ = self.noticed.send(Noticed::Written(page));
+        self.notice(Noticed::Written(page));
+    }
+
+    /// Code was executed that is not what it was, or not L1's.
+    pub fn executed(&self, code: ExecutedCode) {
+        self.notice(Noticed::Executed(code));
     }
 
     /// L1's own VMRUN at `rip` has run this control block.
     pub fn used(&self, vmcb: Gpa, rip: Gva) {
-        // As above.
-        let _ = self.noticed.send(Noticed::Used { vmcb, rip });
+        self.notice(Noticed::Used { vmcb, rip });
+    }
+
+    /// L1 begins anew.
+    pub fn was_reset(&self) {
+        self.notice(Noticed::Reset);
+    }
+
+    fn notice(&self, noticed: Noticed) {
+        // A thread that has ended has said why.
+        let _ = self.noticed.send(noticed);
     }
 
     /// What has been told since the last time.
@@ -157,17 +178,9 @@ impl Drop for IntegrityWatch {
     }
 }
 
-/// What the sensor has noticed, to be looked at now.
-#[derive(Clone, Copy, Debug)]
-enum Noticed {
-    Written(Gpa),
-    Used { vmcb: Gpa, rip: Gva },
-}
-
 struct Watcher<'a> {
     sender: &'a Sender<Told>,
-    notices: &'a Receiver<Noticed>,
-    stop: &'a AtomicBool,
+    notices: Notices<'a>,
     options: &'a IntegrityOptions,
 }
 
@@ -182,28 +195,56 @@ impl Watcher<'_> {
         let structures = Structures::read(&file)?;
         let reference = Reference::new(&file)?;
         let machine = RunningMachine::open(&self.options.monitor)?;
-        let Some(first) = self.booted(&machine, &reference)? else { return Ok(()) };
+        while let Some(first) = self.booted(&machine, &reference)
+            && self.watch(&machine, &reference, &structures, first)? == End::Reset
+        {
+            self.tell(Told::Reset);
+        }
+        Ok(())
+    }
+
+    /// Watches an L1 that has booted until it begins anew, or nobody wants to know any more.
+    fn watch<'a>(
+        &self,
+        machine: &'a RunningMachine,
+        reference: &'a Reference<'a>,
+        structures: &Structures,
+        first: Target<'a, Memory<'a>>,
+    ) -> Result<End, IntegrityError> {
         let baseline = Baseline::take(&first);
-        let mut sweeps = Sweeps::new(&machine, &reference, &baseline, &structures);
+        let mut sweeps = Sweeps::new(machine, reference, &baseline, structures);
         let (report, findings) = sweeps.first(&first);
         self.tell(Told::Watching { report: Box::new(report), bytes: baseline.bytes() });
-        self.report(&machine, findings)?;
+        self.report(machine, findings)?;
         self.tell(Told::WatchWrites(baseline.never_written()));
         let mut target = first;
-        while let Some(noticed) = self.wait(BASELINE_PERIOD) {
-            let written: Vec<Gpa> = noticed.iter().filter_map(Noticed::page).collect();
+        while let Some(noticed) = self.notices.wait(BASELINE_PERIOD) {
+            if noticed.contains(&Noticed::Reset) {
+                return Ok(End::Reset);
+            }
             if sweeps.is_state_due() {
                 // Somebody else may have the monitor, or QEMU may be ending: what was known of the registers stays.
                 target = sweeps.found().unwrap_or(target);
             }
-            let mut findings = sweeps.look(&target, &written);
-            findings.extend(sweeps.owners.look(&target, &structures, &noticed));
-            self.report(&machine, findings)?;
+            let mut findings = sweeps.look(&target, &noticed);
+            findings.extend(sweeps.owners.look(&target, structures, &noticed));
+            if !findings.is_empty() && self.has_reset(machine) {
+                continue;
+            }
+            self.report(machine, findings)?;
+            let written: Vec<_> = noticed.iter().filter_map(Noticed::page).collect();
             if !written.is_empty() {
                 self.tell(Told::WatchWrites(written.into_iter().map(|page| (page, PAGE_SIZE)).collect()));
             }
         }
-        Ok(())
+        Ok(End::NobodyAsks)
+    }
+
+    /// Whether what was found is due to a reset, of which the sensor's word is under way.
+    fn has_reset(&self, machine: &RunningMachine) -> bool {
+        // QEMU answers when a reset that it is amid is over. If it does not answer, nothing is known of one.
+        let _ = machine.is_running();
+        self.notices.has_reset(RESET_WORD)
     }
 
     /// L1 as soon as it has booted; `None` if nobody wants to know any more.
@@ -211,17 +252,14 @@ impl Watcher<'_> {
         &self,
         machine: &'a RunningMachine,
         reference: &'a Reference<'a>,
-    ) -> Result<Option<Target<'a, Memory<'a>>>, IntegrityError> {
+    ) -> Option<Target<'a, Memory<'a>>> {
         loop {
             let cpus = machine.registers().unwrap_or_default();
-            if let Some(target) =
-                Target::find(machine.memory(), reference, &cpus, []).filter(Target::is_booted)
-            {
-                return Ok(Some(target));
+            let target = Target::find(machine.memory(), reference, &cpus, []).filter(Target::is_booted);
+            if target.is_some() {
+                return target;
             }
-            if self.wait(BOOT_PERIOD).is_none() {
-                return Ok(None);
-            }
+            self.notices.wait(BOOT_PERIOD)?;
         }
     }
 
@@ -237,36 +275,18 @@ impl Watcher<'_> {
     }
 
     fn tell(&self, told: Told) {
-        // As above.
+        // If nobody listens any more, nobody wants to know.
         let _ = self.sender.send(told);
-    }
-
-    /// Waits, but no longer than until something is noticed. What was; `None` if the watch is to end.
-    fn wait(&self, period: Duration) -> Option<Vec<Noticed>> {
-        let start = Instant::now();
-        loop {
-            let left = period.saturating_sub(start.elapsed());
-            let noticed = self.notices.recv_timeout(left.min(Duration::from_millis(20)));
-            if self.stop.load(Ordering::Relaxed) || matches!(noticed, Err(RecvTimeoutError::Disconnected)) {
-                return None;
-            }
-            if let Ok(first) = noticed {
-                return Some(std::iter::once(first).chain(self.notices.try_iter()).collect());
-            }
-            if left.is_zero() {
-                return Some(Vec::new());
-            }
-        }
     }
 }
 
-impl Noticed {
-    const fn page(&self) -> Option<Gpa> {
-        match self {
-            Self::Written(page) => Some(*page),
-            Self::Used { .. } => None,
-        }
-    }
+/// Why L1 is no longer watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It begins anew.
+    Reset,
+    /// The watch is to end.
+    NobodyAsks,
 }
 
 /// The time of day, in nanoseconds since the Unix epoch.

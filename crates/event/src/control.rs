@@ -18,8 +18,10 @@
 //!     ├── Inject (any time; its end comes through a ring) ────────────▶│
 //!     ├── CancelInjection, Release, DomainKind, DomainEnded ──────────▶│
 //!     │ ◀────────────── SystemChange (any time) ───────────────────────┤
-//!     ├── WatchWrites (any time, KVM only) ───────────────────────────▶│
-//!     │ ◀────────────── Written (once for each page, until asked again)┤
+//!     ├── WatchWrites (any time) ─────────────────────────────────────▶│
+//!     │ ◀────────────── Written (KVM: once for each page, until asked  │
+//!     │                 again; TCG: SystemChange when it is executed) ─┤
+//!     │ ◀────────────── Reset, and later NeedHooks again ──────────────┤
 //! ```
 //!
 //! While a `Need…` is open the asking vCPU waits, for a bounded time.
@@ -40,7 +42,7 @@ mod wire;
 pub use system::{SystemChange, SystemRegister};
 
 /// Version of records, rings and messages together; sensor and engine must have the same.
-pub const PROTOCOL: u64 = 7;
+pub const PROTOCOL: u64 = 8;
 /// The most bytes one message has.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The most bytes of a [`Message::Note`], so that it fits behind the words of the [`Message::Hello`] that returns it.
@@ -221,10 +223,12 @@ pub enum Message {
     },
     /// Sensor: L1 sets a register that it had set for good.
     SystemChange(SystemChange),
-    /// Engine: tell when somebody writes to these runs of whole pages: first address and bytes.
+    /// Engine: tell when somebody writes to these runs of whole pages (first address and bytes), or executes them changed.
     WatchWrites(Vec<(Gpa, u64)>),
     /// Sensor: somebody is about to write to this page. It is told again only after [`Message::WatchWrites`] named it again.
     Written(Gpa),
+    /// Sensor: L1 begins anew; it will ask for hooks again.
+    Reset,
     /// Engine: L1 was stopped for a paused call and goes on by somebody's order; the call may run now.
     Release,
 }

@@ -30,7 +30,7 @@ fn every_message_has_a_seed_and_every_seed_is_read() {
     }
 }
 
-fn messages() -> [(&'static str, Message); 20] {
+fn messages() -> [(&'static str, Message); 21] {
     let change =
         SystemChange { register: SystemRegister::Lstar, before: 0x1000, now: 0x2000, rip: Gva(0x3000) };
     let hello = Hello {
@@ -84,5 +84,6 @@ fn messages() -> [(&'static str, Message); 20] {
         ("system_change", Message::SystemChange(change)),
         ("watch_writes", Message::WatchWrites(vec![(Gpa(0x20_0000), 0x1000)])),
         ("written", Message::Written(Gpa(0x20_0000))),
+        ("reset", Message::Reset),
     ]
 }

@@ -151,13 +151,13 @@ pub(crate) struct ArsenalArgs {
     pub(crate) directory: PathBuf,
     #[command(flatten)]
     pub(crate) parts: FetchArgs,
-    /// How long `flicker` leaves Xen's text changed
+    /// How long `flicker` and `flicker_run` leave Xen's text changed
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000)]
     pub(crate) flicker_us: u32,
-    /// How often it does so
+    /// How often they do so
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) flicker_times: u32,
-    /// How long it waits after each time
+    /// How long they wait after each time
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 10_000)]
     pub(crate) flicker_gap_us: u32,
     /// The domain that `hide_domain` hides [default: the domU with the lowest number]

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use hypovisor_engine::alert::{ActionTaken, AlertOutput, Alerter};
-use hypovisor_engine::integrity::{self, IntegrityOptions, IntegrityWatch, Repeats, Told};
+use hypovisor_engine::integrity::{self, ExecutedCode, IntegrityOptions, IntegrityWatch, Repeats, Told};
 use hypovisor_engine::session::Session;
-use hypovisor_event::control::SystemRegister;
+use hypovisor_event::control::{SystemChange, SystemRegister};
 use hypovisor_integrity::Finding;
 use hypovisor_l1::SymbolSource;
 use hypovisor_machine::Gpa;
@@ -48,8 +48,7 @@ impl Integrity {
         if matches!(self.state, State::Off) {
             return Ok(());
         }
-        let (used, changes): (Vec<_>, Vec<_>) =
-            changes.into_iter().partition(|change| change.register == SystemRegister::UsedVmcb);
+        let (to_look_at, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_to_be_looked_at);
         let findings: Vec<Finding> = changes.iter().map(integrity::judge).collect();
         if self.pause && findings.iter().any(Finding::is_tampering) {
             session.stop()?;
@@ -60,8 +59,11 @@ impl Integrity {
             }
         }
         let State::On(watch) = &self.state else { return Ok(()) };
+        if session.take_reset() {
+            watch.was_reset();
+        }
         session.take_written().into_iter().for_each(|page| watch.written(page));
-        used.iter().for_each(|change| watch.used(Gpa(change.now), change.rip));
+        to_look_at.iter().for_each(|change| hand_on(watch, change));
         let told: Vec<Told> = watch.take().collect();
         for told in told {
             self.tell(told, session, alerter)?;
@@ -106,6 +108,11 @@ impl Integrity {
                 }
                 Ok(())
             }
+            Told::Reset => {
+                let line = "the hypervisor was reset; it is watched again once it has booted";
+                let _ = writeln!(std::io::stderr(), "\rhypovisor: {line}");
+                Ok(())
+            }
             Told::Finding { time_ns, finding } => self.alert(time_ns, *finding, alerter),
             Told::Ended(error) => {
                 self.state = State::Ended;
@@ -127,5 +134,19 @@ impl Integrity {
         let paused = self.pause && finding.is_tampering();
         let taken = if paused { ActionTaken::Paused } else { ActionTaken::Observed };
         Ok(alerter.integrity(time_ns, finding, taken)?)
+    }
+}
+
+/// What to think of it depends on what L1's memory holds.
+const fn is_to_be_looked_at(change: &SystemChange) -> bool {
+    use SystemRegister::{Code, ForeignCode, UsedVmcb};
+    matches!(change.register, UsedVmcb | Code | ForeignCode)
+}
+
+fn hand_on(watch: &IntegrityWatch, change: &SystemChange) {
+    let genuine = (change.register == SystemRegister::Code).then(|| change.before.to_le_bytes());
+    match change.register {
+        SystemRegister::UsedVmcb => watch.used(Gpa(change.now), change.rip),
+        _ => watch.executed(ExecutedCode { rip: change.rip, genuine, executed: change.now.to_le_bytes() }),
     }
 }

@@ -10,12 +10,14 @@ use crate::livepatch::LivePatches;
 use crate::mappings;
 use crate::reference::Range;
 use crate::target::Target;
-use crate::text;
+use crate::{tasks, text};
 
 /// A gate's byte that L1 changes as it goes from guest to guest: which stack an interrupt takes (AMD APM vol. 2, §8.9.3).
 const GATE_STACK: usize = 4;
 const GATE_BYTES: usize = 16;
 const IDT_BYTES: usize = 4096;
+/// From the start of the page that a processor's task segment is in to the end of the segment (`struct tss_page`, xen/arch/x86/include/asm/processor.h).
+const TSS_BYTES: usize = 64 + 104;
 /// The code of one processor's stubs that SYSCALL enters by; what follows is scratch space for emulation.
 const STUB_BYTES: usize = 64;
 /// The most findings of one look.
@@ -62,10 +64,12 @@ impl Baseline {
         let constants = Range { start: parts.set_at_boot.end, end: parts.constants.end };
         baseline.add(target, Item::Constants, None, constants);
         for stub in mappings::stubs(target) {
-            let gates = mappings::idt(target, stub.cpu);
-            for (item, at, len) in
-                [(Item::Registers, Some(stub.at), STUB_BYTES), (Item::Idt, gates, IDT_BYTES)]
-            {
+            let tables = [
+                (Item::Registers, Some(stub.at), STUB_BYTES),
+                (Item::Idt, mappings::idt(target, stub.cpu), IDT_BYTES),
+                (Item::Tss, tasks::page(target, stub.cpu), TSS_BYTES),
+            ];
+            for (item, at, len) in tables {
                 let range = at.map(|at| Range { start: at, end: at.offset(len as u64) });
                 range.into_iter().for_each(|range| baseline.add(target, item, Some(stub.cpu), range));
             }
@@ -145,6 +149,7 @@ fn is_in_use<M: PhysicalMemory>(target: &Target<'_, M>, piece: &Piece) -> bool {
     let Some(cpu) = piece.cpu else { return true };
     let now = match piece.item {
         Item::Idt => mappings::idt(target, cpu),
+        Item::Tss => tasks::page(target, cpu),
         _ => mappings::stub(target, cpu).map(|stub| stub.at),
     };
     mappings::is_online(target, cpu) && now == Some(piece.gva)

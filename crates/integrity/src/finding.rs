@@ -21,6 +21,8 @@ pub enum Item {
     Idt,
     /// The global descriptor table of a processor.
     Gdt,
+    /// The task state segment of a processor: on which stacks interrupts are handled.
+    Tss,
     /// A control register or an MSR.
     Registers,
     /// The debug registers.
@@ -45,6 +47,7 @@ impl Item {
             Self::PageTables => "page_tables",
             Self::Idt => "idt",
             Self::Gdt => "gdt",
+            Self::Tss => "tss",
             Self::Registers => "registers",
             Self::DebugRegisters => "debug_registers",
             Self::Domains => "domains",

@@ -17,6 +17,7 @@ mod alternatives;
 mod baseline;
 mod disassembly;
 pub mod domains;
+mod executed;
 mod finding;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -31,6 +32,7 @@ mod reference;
 mod registers;
 mod structures;
 mod target;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -38,6 +40,7 @@ mod text;
 use hypovisor_machine::{Gpa, PhysicalMemory};
 
 pub use baseline::Baseline;
+pub use executed::{FirstBytes, changed_code, foreign_code};
 pub use finding::{Finding, Item, Judgement, Report, Verified};
 pub use livepatch::{LivePatch, LivePatches};
 pub use reference::{NoBorder, Reference};
@@ -64,10 +67,11 @@ pub fn check<M: PhysicalMemory>(
     report
 }
 
-/// Looks at what L1 changes as it runs: page tables, registers and gates.
+/// Looks at what L1 changes as it runs: page tables, registers, gates and task segments.
 pub fn check_state<M: PhysicalMemory>(target: &Target<'_, M>, patches: &LivePatches, report: &mut Report) {
     mappings::check(target, patches, report);
     gates::check(target, report);
+    tasks::check(target, report);
     registers::check(target, report);
 }
 

@@ -7,7 +7,9 @@
 //! ```
 
 use hypovisor_l1::{Symbol, SymbolKind, SymbolTable};
-use hypovisor_machine::{DescriptorTable, Gpa, Gva, MemoryError, PAGE_SIZE, PhysicalMemory, SystemRegisters};
+use hypovisor_machine::{
+    DescriptorTable, Gpa, Gva, MemoryError, PAGE_SIZE, PhysicalMemory, SystemRegisters, TaskRegister,
+};
 
 use crate::{Reference, Structures, Target};
 
@@ -28,11 +30,17 @@ pub(crate) const IDT: u64 = DATA + 0x1000;
 pub(crate) const DOMAIN_LIST: u64 = DATA + 0x100;
 pub(crate) const DOMAIN_HASH: u64 = DATA + 0x200;
 pub(crate) const PAYLOAD_LIST: u64 = DATA + 0xa00;
+const PER_CPU_OFFSET: u64 = DATA + 0xb00;
+const STACK_BASE: u64 = DATA + 0xb80;
+const TSS_PAGE: u64 = DATA + 0xc00;
+/// The processor's stack, and where its task segment is.
+pub(crate) const STACK: u64 = DATA & !0x7fff;
+pub(crate) const TSS: u64 = TSS_PAGE + 0x40;
 
 /// Pages that are not the image's: the domains, then one each for a live patch, its code, and a stack.
 pub(crate) const DOMAINS: [u16; 3] = [0, 1, 7];
 pub(crate) const PAYLOAD_PAGE: u64 = 3;
-const PATCH_PAGE: u64 = 4;
+pub(crate) const PATCH_PAGE: u64 = 4;
 const STACK_PAGE: u64 = 5;
 const GUEST_PAGES: u64 = 6;
 const FIRST_GUEST_PAGE: u64 = 128;
@@ -75,6 +83,8 @@ const OFFSETS: [(&str, &str, u32); 29] = [
     ("livepatch_func", "old_size", 0x14),
 ];
 
+/// What L1 sets pointers to that are not to be used.
+const POISON: u64 = 0x8600_1111_1111_1111;
 pub(crate) const NO_EXECUTE: u64 = 1 << 63;
 
 #[derive(Clone)]
@@ -126,6 +136,9 @@ pub(crate) fn symbols() -> SymbolTable {
             ("domain_list", DOMAIN_LIST, Data),
             ("domain_hash", DOMAIN_HASH, Data),
             ("payload_list", PAYLOAD_LIST, Data),
+            ("__per_cpu_offset", PER_CPU_OFFSET, Data),
+            ("per_cpu__tss_page", TSS_PAGE, Data),
+            ("stack_base", STACK_BASE, Data),
             ("__alt_instructions", DATA + 0x10, Data),
             ("__alt_instructions_end", DATA + 0x10 + 14, Data),
             ("_end", END, Data),
@@ -173,6 +186,14 @@ pub(crate) fn running(file: &[u8]) -> Memory {
     for vector in 0..256 {
         memory.put(Memory::physical(IDT) + 16 * vector, &gate(TEXT + 0x100));
     }
+    memory.put_word(Memory::physical(STACK_BASE), STACK);
+    let stacks = [STACK + 0x7fe8, POISON, POISON, 0, STACK + 0x1000, STACK + 0x2000, POISON];
+    for (at, pointer) in (0..).zip(stacks) {
+        memory.put_word(Memory::physical(TSS + 4 + 8 * at), pointer);
+    }
+    for at in 0..4 {
+        memory.put_word(Memory::physical(TSS + 60 + 8 * at), POISON);
+    }
     memory
 }
 
@@ -193,6 +214,7 @@ pub(crate) fn cpu() -> SystemRegisters {
         cr3: TOP,
         idt: DescriptorTable { base: Gva(IDT), limit: 0xfff },
         gdt: DescriptorTable { base: Gva(DATA), limit: 0xff },
+        task: TaskRegister { selector: 0xe040, base: Gva(TSS), limit: 0x67 },
         ..SystemRegisters::default()
     }
 }

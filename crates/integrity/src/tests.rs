@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use hypovisor_machine::{
-    DescriptorTable, Gpa, Gva, MemoryError, PhysicalMemory, SystemRegisters, VirtualMemory,
+    DescriptorTable, Gpa, Gva, MemoryError, PhysicalMemory, SystemRegisters, TaskRegister, VirtualMemory,
 };
 use proptest::prelude::*;
 
@@ -13,9 +13,12 @@ use crate::domains::{self, NoDomains, SeenDomain};
 use crate::fuzzing::{Reached, check_damaged};
 use crate::made_up::{
     BASE, CONSTANTS, DATA, DOMAIN_HASH, DOMAIN_LINK, DOMAIN_LIST, IDT, IMAGE, L1, Memory, NO_EXECUTE,
-    PAYLOAD_PAGE, SET_AT_BOOT, TEXT, TOP, cpu, file, gate, guest_page, running, symbols,
+    PATCH_PAGE, PAYLOAD_PAGE, SET_AT_BOOT, TEXT, TOP, TSS, cpu, file, gate, guest_page, running, symbols,
 };
-use crate::{Finding, Item, Judgement, Reference, Report, Structures, Target, check};
+use crate::{
+    Finding, Item, Judgement, LivePatches, Reference, Report, Structures, Target, changed_code, check,
+    foreign_code,
+};
 
 fn report(memory: &Memory, file: &[u8], cpu: SystemRegisters) -> Option<Report> {
     let symbols = symbols();
@@ -85,6 +88,36 @@ fn registers_are_judged() {
     assert!(writable.len() == 1 && writable[0].message.contains("CR0.WP is off"), "{writable:?}");
     let stops = of(SystemRegisters { breakpoints: Some(([TEXT, 0, 0, 0], 0x401)), ..cpu() });
     assert!(stops.len() == 1 && !stops[0].is_tampering(), "a debug register is no proof: {stops:?}");
+}
+
+#[test]
+fn stacks_of_interrupts_are_judged() {
+    let interrupt_stack = |memory: &mut Memory| memory.put_word(Memory::physical(TSS + 36), DATA + 0x9000);
+    let (item, message) = the_only(interrupt_stack);
+    assert_eq!(item, Item::Tss);
+    assert!(message.starts_with("CPU 0 IST1 in the task segment"), "{message}");
+    let no_stack = |memory: &mut Memory| memory.put_word(Memory::physical(TSS + 4), 0x8600_1111_1111_1111);
+    assert!(the_only(no_stack).1.starts_with("CPU 0 RSP0"), "it may not be poisoned");
+    let file = file();
+    let task = TaskRegister { base: Gva(guest_page(0)), ..cpu().task };
+    let elsewhere = report(&running(&file), &file, SystemRegisters { task, ..cpu() }).unwrap().findings;
+    assert!(elsewhere[0].message.contains("not to L1's own segment"), "{elsewhere:?}");
+}
+
+#[test]
+fn code_that_was_executed_is_judged() {
+    let l1 = L1::new();
+    let reference = l1.reference();
+    let target = L1::target(l1.memory.clone(), &reference, L1::cpu()).unwrap();
+    let patches = LivePatches::read(&target, &l1.structures);
+    let foreign = |at| foreign_code(&target, &patches, Gva(at), &[0xc3, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(foreign(TEXT + 0x1ff0), None, "L1's own");
+    assert_eq!(foreign(guest_page(PATCH_PAGE) + 8), None, "a live patch's");
+    let finding = foreign(DATA + 0x20).unwrap();
+    assert!(finding.is_tampering() && finding.found[0].ends_with("ret"), "{finding:?}");
+    let changed = changed_code(&target, Gva(TEXT + 0x200), &[0x90; 8], &[0xe9, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!((changed.bytes, changed.expected.len(), changed.found.len()), (8, 1, 1));
+    assert!(changed.message.contains("executed at other,"), "{}", changed.message);
 }
 
 #[test]

@@ -145,6 +145,15 @@ impl RamLayout {
             Some((range.file_offset + within, left))
         })
     }
+
+    /// What stands at an offset of the backend, if that is RAM.
+    #[must_use]
+    pub fn gpa_of(&self, offset: u64) -> Option<Gpa> {
+        self.ranges().find_map(|range| {
+            let within = offset.checked_sub(range.file_offset).filter(|within| *within < range.len)?;
+            Some(range.gpa.offset(within))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -162,5 +171,8 @@ mod tests {
         assert_eq!(layout.locate(Gpa(3 * gib)), None);
         assert_eq!(layout.locate(Gpa(4 * gib + 5)), Some((3 * gib + 5, gib - 5)));
         assert_eq!(layout.locate(Gpa(5 * gib)), None);
+        assert_eq!(layout.gpa_of(3 * gib + 7), Some(Gpa(4 * gib + 7)));
+        assert_eq!(layout.gpa_of(0x1000), Some(Gpa(0x1000)));
+        assert_eq!(layout.gpa_of(4 * gib), None);
     }
 }

@@ -65,6 +65,12 @@ impl Ram {
         }
     }
 
+    /// What stands at an address of this process, if it is within this mapping and RAM of L1.
+    #[must_use]
+    pub fn gpa_at(&self, address: u64) -> Option<Gpa> {
+        self.layout.gpa_of(address.checked_sub(self.mapping.address() as u64)?)
+    }
+
     /// Writes to L1's memory. Only for what Hypovisor must change to do its work; each use says why.
     ///
     /// # Errors

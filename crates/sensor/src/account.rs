@@ -41,6 +41,8 @@ pub struct Account {
     vcpus: u64,
     /// Calls made before the first look, and those that were told to be missing.
     settled: i64,
+    /// What is missing at the next look never will pass, and is nobody's doing.
+    starts_anew: bool,
     /// What the machine had done at the last look.
     done: u64,
     /// At which any were missing, how many does not matter.
@@ -53,23 +55,31 @@ impl Account {
     /// For a machine of so many vCPUs.
     #[must_use]
     pub fn new(vcpus: u64) -> Self {
-        Self { vcpus, settled: 0, done: 0, any: Row::default(), many: Row::default() }
+        let [any, many] = Default::default();
+        Self { vcpus, settled: 0, starts_anew: false, done: 0, any, many }
+    }
+
+    /// The machine was reset: calls that were under way then do not pass any more.
+    pub fn start_anew(&mut self) {
+        self.starts_anew = true;
+        (self.any, self.many) = Default::default();
     }
 
     /// How many calls were made, and how many had passed just before; gives how many will never have, if that is now certain.
     /// `done` counts anything that the machine does as long as it runs.
     pub fn look(&mut self, passed: u64, made: u64, done: u64) -> Option<u64> {
-        let missing = made.wrapping_sub(passed).cast_signed() - self.settled;
-        if missing < 0 {
-            // Code that was translated before anybody counted makes calls.
+        let mut missing = made.wrapping_sub(passed).cast_signed() - self.settled;
+        // Code that was translated before anybody counted makes calls.
+        if missing < 0 || std::mem::take(&mut self.starts_anew) {
             self.settled += missing;
+            missing = 0;
         }
         if done == self.done {
             // Nothing happens: the machine may be stopped, with a call under way.
             return None;
         }
         self.done = done;
-        let missing = missing.max(0).cast_unsigned();
+        let missing = missing.cast_unsigned();
         self.any.add(missing, u64::MAX, missing > 0);
         self.many.add(missing, self.vcpus, missing > self.vcpus);
         let told = self.certain()?;
@@ -129,6 +139,15 @@ mod tests {
     fn a_single_one_is_told_in_time() {
         assert_eq!(told(vec![1; 99]), Vec::<u64>::new());
         assert_eq!(told(vec![1; 1000]), [1]);
+    }
+
+    #[test]
+    fn those_under_way_at_a_reset_are_not_missing_for_ever() {
+        let mut account = Account::new(2);
+        assert_eq!(account.look(10, 11, 11), None);
+        account.start_anew();
+        assert!((10..1000).all(|passed| account.look(passed, passed + 1, passed + 1).is_none()));
+        assert!((1000..2000).any(|passed| account.look(passed, passed + 2, passed + 2) == Some(1)));
     }
 
     #[test]

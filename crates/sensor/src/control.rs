@@ -65,8 +65,8 @@ pub struct ControlOptions {
     pub map_ram: fn(BorrowedFd<'_>, usize) -> Result<Mapping, MappingError>,
     /// Called on the control thread once RAM is mapped.
     pub on_armed: fn(),
-    /// Called on the control thread: tell of writes to these pages ([`Control::page_written`]) from now on. An adapter that
-    /// cannot does nothing.
+    /// Called on the control thread: tell of writes to these pages ([`Control::page_written`]) from now on, or, where those cannot
+    /// be seen, of code in them that is executed and not what stands there now ([`SystemRegister::Code`]).
     pub watch_writes: fn(&[(Gpa, u64)]),
 }
 
@@ -93,6 +93,7 @@ pub struct Control {
     injections: Injections,
     verdicts: Verdicts,
     system: SystemWatch,
+    resets: AtomicU64,
     conversation: Mutex<Conversation>,
     answered: Condvar,
 }
@@ -107,6 +108,22 @@ struct Conversation {
     note: Vec<u8>,
     /// What an engine has to be told before it is asked anything, if the adapter itself found L1's RAM.
     own_ram: Option<Vec<RamRange>>,
+    /// The engine does not know yet that L1 began anew.
+    untold_reset: bool,
+}
+
+impl Conversation {
+    /// Asks the engine, after what it has to know before.
+    fn put(&mut self, question: &Message) {
+        let Some(engine) = &self.engine else { return };
+        if let Some(ranges) = &self.own_ram {
+            let _ = control::send(engine, &Message::OwnRam(ranges.clone()), &[]);
+        }
+        if std::mem::take(&mut self.untold_reset) {
+            let _ = control::send(engine, &Message::Reset, &[]);
+        }
+        let _ = control::send(engine, question, &[]);
+    }
 }
 
 impl Control {
@@ -127,6 +144,7 @@ impl Control {
             injections: Injections::new(),
             verdicts: Verdicts::new(),
             system: SystemWatch::new(),
+            resets: AtomicU64::new(0),
             conversation: Mutex::default(),
             answered: Condvar::new(),
         }));
@@ -213,6 +231,11 @@ impl Control {
         }
     }
 
+    /// The first of the values that L1 gave a register while it booted for which `find` finds something.
+    pub fn find_set<T>(&self, register: SystemRegister, find: impl FnMut(u64) -> Option<T>) -> Option<T> {
+        self.system.find(register, find)
+    }
+
     /// L1 has booted: a guest of it makes its first call.
     pub(crate) fn guests_run(&self) {
         self.system.settle();
@@ -250,11 +273,20 @@ impl Control {
 
     /// L1 begins anew: what to hook is to be asked again, if there is somebody to ask. Else the old answer stays.
     pub fn l1_was_reset(&self) {
+        self.resets.fetch_add(1, Ordering::Release);
         self.system.forget();
         let mut conversation = self.lock();
-        if conversation.engine.is_some() {
+        if let Some(engine) = &conversation.engine {
+            let told = control::try_send(engine, &Message::Reset);
             conversation.hooks = None;
+            conversation.untold_reset = !told;
         }
+    }
+
+    /// How often L1 has begun anew.
+    #[must_use]
+    pub fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Acquire)
     }
 
     /// A vCPU stands at the first hypercall and the layout is unknown: asks the engine and waits for the answer.
@@ -285,14 +317,10 @@ impl Control {
                 self.unanswered.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
-            if let Some(engine) = engine
-                && asked != Some(raw(engine))
-            {
-                asked = Some(raw(engine));
-                if let Some(ranges) = &conversation.own_ram {
-                    let _ = control::send(engine, &Message::OwnRam(ranges.clone()), &[]);
-                }
-                let _ = control::send(engine, question, &[]);
+            let unasked = engine.map(raw).filter(|engine| asked != Some(*engine));
+            if unasked.is_some() {
+                asked = unasked;
+                conversation.put(question);
             }
             let wait = self.answered.wait_timeout(conversation, Duration::from_millis(100));
             conversation = wait.unwrap_or_else(PoisonError::into_inner).0;
@@ -379,6 +407,7 @@ impl Control {
             | Message::OwnRam(_)
             | Message::SystemChange(_)
             | Message::Written(_)
+            | Message::Reset
             | Message::NeedHooks { .. }
             | Message::NeedLayout { .. } => {}
         }

@@ -118,6 +118,13 @@ impl SystemWatch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).learn(register, value);
     }
 
+    /// The first of the values of a register that L1 set while it booted for which there is something.
+    pub(crate) fn find<T>(&self, register: SystemRegister, find: impl FnMut(u64) -> Option<T>) -> Option<T> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = state.known.iter().filter(|(known, _)| *known == register).map(|(_, value)| *value);
+        values.into_iter().find_map(find)
+    }
+
     /// L1 sets a register while guests run; whether that is to be told.
     pub(crate) fn see(&self, register: SystemRegister, value: u64, rip: Gva) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

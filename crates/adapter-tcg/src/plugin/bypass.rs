@@ -102,9 +102,14 @@ impl Plugin {
 
     fn compare_calls(&self, bypass: &Bypass) {
         let account = || Account::new(bypass.vcpus.into());
-        let (mut pv, mut hvm) = (account(), account());
+        let (mut pv, mut hvm, mut resets) = (account(), account(), 0);
         while !self.dead.load(Ordering::Relaxed) {
             std::thread::sleep(PERIOD);
+            if resets != self.control.resets() {
+                resets = self.control.resets();
+                pv.start_anew();
+                hvm.start_anew();
+            }
             // First those that passed: a call under way is rather missing than one too many.
             let [passed_pv, passed_hvm] = [Entries::pv, Entries::hvm].map(|of| bypass.passed(of));
             let (made_pv, made_hvm) = (bypass.syscalls.sum(), bypass.vmmcalls.load(Ordering::Relaxed));

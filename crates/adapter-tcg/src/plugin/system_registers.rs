@@ -73,12 +73,9 @@ impl Plugin {
 
     /// Whether L1 itself runs, and not a guest of it: its page tables have its own code where that was at the first hypercall.
     pub(super) fn is_l1(&self, registers: &mut Registers) -> bool {
-        if self.control.layout().is_none() {
-            // Its guests are yet to come.
-            return true;
-        }
-        let code = self.code_address(registers);
-        code != 0 && code == self.l1_code.load(Ordering::Acquire)
+        // Until its first hypercall its guests are yet to come.
+        let known = self.l1_code.load(Ordering::Acquire);
+        known == 0 || known == self.code_address(registers)
     }
 
     /// The physical address of the first hook by the page tables in use; 0 if there is none.

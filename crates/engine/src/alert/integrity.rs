@@ -33,10 +33,11 @@ const fn title(item: Item) -> &'static str {
         Item::PageTables => "The hypervisor's page tables allow what they must not",
         Item::Idt => "An interrupt gate of the hypervisor was changed",
         Item::Gdt => "A descriptor of the hypervisor was changed",
+        Item::Tss => "The stack of an interrupt was changed",
         Item::Registers => "A system register of the hypervisor, or the code it leads to, was changed",
         Item::DebugRegisters => "A debug register stops the hypervisor's own code",
         Item::Domains => "The hypervisor's lists of domains are not true",
-        Item::Vmrun => "A guest runs that belongs to no domain",
+        Item::Vmrun => "A guest runs that belongs to no domain, or leaves to where it should not",
         Item::Hypercalls => "Hypercalls and what was seen of them do not agree",
     }
 }

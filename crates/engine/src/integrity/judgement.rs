@@ -24,6 +24,11 @@ pub fn judge(change: &SystemChange) -> Finding {
             return Finding::unknown(Item::Vmrun, name, message, settle).at(*rip, 0);
         }
         SystemRegister::Syscalls | SystemRegister::Vmmcalls => return judge_missing(change),
+        SystemRegister::Code | SystemRegister::ForeignCode => {
+            let message = format!("code was executed at {rip:#x} that was not there when L1 had booted");
+            return Finding::unknown(Item::Text, name, message, "what L1's memory holds there").at(*rip, 0);
+        }
+        SystemRegister::GuestExit => return judge_exit(change),
         _ => {}
     }
     let by = if rip.0 == 0 { String::new() } else { format!(" by the code at {rip:#x}") };
@@ -42,6 +47,23 @@ fn judge_call(change: &SystemChange) -> Finding {
     }
     let message = format!("{caller}, with registers at {now:#x}; guests have theirs at {before:#x}");
     Finding::tampering(Item::Hypercalls, register.name(), message).at(*rip, 0)
+}
+
+/// What to think of guests that did not leave to the instruction behind VMRUN.
+fn judge_exit(change: &SystemChange) -> Finding {
+    let SystemChange { register, before, now, rip } = change;
+    let message = match (before, now) {
+        (0, ..=1) => {
+            let message = format!("a guest did not leave to the instruction behind the VMRUN at {rip:#x}");
+            let settle = "whether the machine was set back to an earlier state just then, such as by loadvm";
+            return Finding::unknown(Item::Vmrun, register.name(), message, settle).at(*rip, 0);
+        }
+        (0, _) => {
+            format!("two guests in a row did not leave to the instruction behind the VMRUN at {rip:#x}")
+        }
+        (elsewhere, _) => format!("a guest left to {elsewhere:#x}, not to the instruction behind its VMRUN"),
+    };
+    Finding::tampering(Item::Vmrun, register.name(), message).at(*rip, 0)
 }
 
 /// What to think of calls that guests made and that reached no hook.

@@ -57,15 +57,6 @@ impl Owners {
     }
 }
 
-impl Noticed {
-    const fn vmcb(&self) -> Option<(Gpa, Gva)> {
-        match self {
-            Self::Used { vmcb, rip } => Some((*vmcb, *rip)),
-            Self::Written(_) => None,
-        }
-    }
-}
-
 fn foreign(vmcb: Gpa, rip: Gva) -> Finding {
     let message = format!(
         "VMRUN at {rip:#x} runs the control block at {:#x}, which belongs to no vCPU that L1 lists",

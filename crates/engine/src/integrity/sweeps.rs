@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use hypovisor_integrity::{
-    Baseline, Finding, LivePatches, Reference, Report, Structures, Target, check, check_domains, check_state,
+    Baseline, Finding, LivePatches, Reference, Report, Structures, Target, changed_code, check,
+    check_domains, check_state, foreign_code,
 };
 use hypovisor_machine::{Gpa, Gva};
 
-use super::Memory;
+use super::notices::Noticed;
 use super::owners::Owners;
 use super::told::{Known, key};
+use super::{MAX_TOLD, Memory};
 use crate::inspect::RunningMachine;
 
 /// Between two looks at what L1 changes as it runs.
@@ -19,9 +21,9 @@ const STATE_PERIOD: Duration = Duration::from_secs(1);
 const SEARCH_PERIOD: Duration = Duration::from_secs(30);
 /// Until a second look, as long as L1 may take for what it does in several steps, such as applying a live patch.
 const SECOND_LOOK: Duration = Duration::from_millis(20);
-/// Between two reports that the same page was written to and put back.
+/// Between two reports that the same page was written to, or code at the same place was executed, and put back.
 const WRITE_PERIOD: Duration = Duration::from_secs(1);
-/// For so long, a change that was found explains that its page was written to: the sensor's word of it comes some looks later.
+/// For so long, a change that was found explains that its page was written to, or executed: the sensor's word of it comes some looks later.
 const CHANGED_PERIOD: Duration = Duration::from_secs(5);
 
 /// What is looked at when, and what was told of it.
@@ -39,6 +41,8 @@ pub(super) struct Sweeps<'a> {
     changed: HashMap<Gva, Instant>,
     /// When a page was told to be written to and put back.
     put_back: HashMap<Gpa, Instant>,
+    /// When code at a place was told to be executed and put back.
+    executed: HashMap<Gva, Instant>,
     /// Whose the control blocks are that L1 runs.
     pub(super) owners: Owners,
 }
@@ -64,6 +68,7 @@ impl<'a> Sweeps<'a> {
             told_of_domains,
             changed: HashMap::new(),
             put_back: HashMap::new(),
+            executed: HashMap::new(),
             owners: Owners::default(),
         }
     }
@@ -87,14 +92,15 @@ impl<'a> Sweeps<'a> {
         (report, self.told_of_state.fresh(findings))
     }
 
-    /// Looks at what is due; gives what is new. These pages were written to.
-    pub(super) fn look(&mut self, target: &Target<'_, Memory<'_>>, written: &[Gpa]) -> Vec<Finding> {
+    /// Looks at what is due; gives what is new. This was noticed.
+    pub(super) fn look(&mut self, target: &Target<'_, Memory<'_>>, noticed: &[Noticed]) -> Vec<Finding> {
         let changes = self.compare(target);
         let now = Instant::now();
         self.changed.retain(|_, seen| now.duration_since(*seen) < CHANGED_PERIOD);
         let pages = changes.iter().filter_map(|finding| finding.address).map(Gva::page);
         self.changed.extend(pages.map(|page| (page, now)));
-        let mut fresh = self.put_back(target, written);
+        let mut fresh = self.put_back(target, noticed);
+        fresh.extend(self.executed(target, noticed));
         fresh.extend(self.told_of_baseline.fresh(changes));
         if !self.is_state_due() {
             return fresh;
@@ -129,17 +135,39 @@ impl<'a> Sweeps<'a> {
     }
 
     /// Pages that were written to and are as they were, without a change of theirs having been seen lately.
-    fn put_back(&mut self, target: &Target<'_, Memory<'_>>, written: &[Gpa]) -> Vec<Finding> {
+    fn put_back(&mut self, target: &Target<'_, Memory<'_>>, noticed: &[Noticed]) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for page in written {
-            let is_new = self.put_back.get(page).is_none_or(|told| told.elapsed() >= WRITE_PERIOD);
-            let Some(finding) = self.baseline.put_back(target, *page).filter(|_| is_new) else { continue };
-            if !self.changed.contains_key(&finding.address.unwrap_or_default().page()) {
-                self.put_back.insert(*page, Instant::now());
+        for page in noticed.iter().filter_map(Noticed::page) {
+            let Some(finding) = self.baseline.put_back(target, page) else { continue };
+            if !self.is_explained(&finding) && is_news(&mut self.put_back, page) {
                 findings.push(finding);
             }
         }
         findings
+    }
+
+    /// Code that was executed and should not have been, unless it was changed and that was seen lately.
+    fn executed(&mut self, target: &Target<'_, Memory<'_>>, noticed: &[Noticed]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for code in noticed.iter().filter_map(Noticed::code) {
+            let finding = match &code.genuine {
+                Some(genuine) => Some(changed_code(target, code.rip, genuine, &code.executed)),
+                None => {
+                    let patches = LivePatches::read(target, self.structures);
+                    foreign_code(target, &patches, code.rip, &code.executed)
+                }
+            };
+            let Some(finding) = finding else { continue };
+            if !self.is_explained(&finding) && is_news(&mut self.executed, code.rip) {
+                findings.push(finding);
+            }
+        }
+        findings
+    }
+
+    /// Whether a change in its page was found lately, and judged.
+    fn is_explained(&self, finding: &Finding) -> bool {
+        self.changed.contains_key(&finding.address.unwrap_or_default().page())
     }
 
     fn state_of(&self, target: &Target<'_, Memory<'_>>) -> Vec<Finding> {
@@ -185,4 +213,10 @@ impl<'a> Sweeps<'a> {
         let Ok(Some(second)) = second else { return Vec::new() };
         findings.into_iter().filter(|finding| second.iter().any(|same| key(same) == key(finding))).collect()
     }
+}
+
+/// Whether this was not told within the last second; it is now.
+fn is_news<T: Eq + std::hash::Hash>(told: &mut HashMap<T, Instant>, what: T) -> bool {
+    told.retain(|_, told| told.elapsed() < WRITE_PERIOD);
+    told.len() < MAX_TOLD && told.insert(what, Instant::now()).is_none()
 }

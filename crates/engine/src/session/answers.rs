@@ -28,6 +28,7 @@ impl Session {
                 Ok((Message::NeedLayout { cr3, frame, .. }, _)) => self.answer_layout(cr3, frame)?,
                 Ok((Message::SystemChange(change), _)) => self.note_system_change(change),
                 Ok((Message::Written(page), _)) => self.note_written(page),
+                Ok((Message::Reset, _)) => self.was_reset = true,
                 Ok(_) => {}
                 Err(_) => self.closed = true,
             }
@@ -52,7 +53,7 @@ impl Session {
         }
     }
 
-    /// Has writes to these pages told, once for each page, if the sensor's accelerator can.
+    /// Has writes to these pages told, once for each page, or what is executed of them and was changed: whichever the sensor can.
     ///
     /// # Errors
     /// [`SessionError`] when the sensor is gone.
@@ -66,6 +67,11 @@ impl Session {
     /// Pages that were written to since the last time.
     pub fn take_written(&mut self) -> Vec<Gpa> {
         std::mem::take(&mut self.written)
+    }
+
+    /// Whether L1 has begun anew since the last time.
+    pub const fn take_reset(&mut self) -> bool {
+        std::mem::replace(&mut self.was_reset, false)
     }
 
     fn readable(&self) -> bool {

@@ -38,11 +38,17 @@ pub enum SystemRegister {
     Vmmcalls = 15,
     /// Not a register: the control block of a VMRUN of L1's own, where the sensor does not know whose it is.
     UsedVmcb = 16,
+    /// Not a register: an instruction of L1's that is executed, and is not what stood there when L1 had booted.
+    Code = 17,
+    /// Not a register: a VMRUN of L1's own on a processor whose guest before has not left to the instruction behind it.
+    GuestExit = 18,
+    /// Not a register: code that L1 executes in its own part of the address space, and not in the pages that are watched.
+    ForeignCode = 19,
 }
 
 impl SystemRegister {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Cr0,
         Self::Cr4,
         Self::Efer,
@@ -59,6 +65,9 @@ impl SystemRegister {
         Self::Syscalls,
         Self::Vmmcalls,
         Self::UsedVmcb,
+        Self::Code,
+        Self::GuestExit,
+        Self::ForeignCode,
     ];
 
     /// Its name in the manuals.
@@ -80,6 +89,8 @@ impl SystemRegister {
             Self::GuestFrame => "guest frame",
             Self::Syscalls => "SYSCALL",
             Self::Vmmcalls => "VMMCALL",
+            Self::Code | Self::ForeignCode => "code",
+            Self::GuestExit => "guest exit",
         }
     }
 
@@ -95,9 +106,11 @@ pub struct SystemChange {
     pub register: SystemRegister,
     /// What it was set to last while L1 booted; of a VMRUN, the control block of the vCPU that runs by L1's own account, or 0
     /// where L1 has no VMRUN; of a guest's frame, where those of guests stand on that physical CPU; of SYSCALLs, 1 if guests with
-    /// hardware virtualisation have run, whose own business they may be.
+    /// hardware virtualisation have run, whose own business they may be; of code, the eight bytes that stood there, the first lowest; of
+    /// a guest's exit, where it went, or 0 if that is not known.
     pub before: u64,
-    /// What it is set to; of calls that reached no hook, how many.
+    /// What it is set to; of calls that reached no hook, how many; of code, the eight bytes that stand there now; of guests that did not leave
+    /// as they should, how many in a row.
     pub now: u64,
     /// The instruction that does, or of a call that no guest made where it returns to; 0 if that was not seen.
     pub rip: Gva,

@@ -28,6 +28,7 @@ pub(super) mod kind {
     pub(in super::super) const SYSTEM_CHANGE: u64 = 17;
     pub(in super::super) const WATCH_WRITES: u64 = 18;
     pub(in super::super) const WRITTEN: u64 = 19;
+    pub(in super::super) const RESET: u64 = 20;
 }
 
 impl Message {
@@ -60,6 +61,7 @@ impl Message {
                 words([kind::WATCH_WRITES].into_iter().chain(runs).collect())
             }
             Self::Written(page) => words(vec![kind::WRITTEN, page.0]),
+            Self::Reset => words(vec![kind::RESET]),
             Self::Refuse => words(vec![kind::REFUSE]),
             Self::Note(note) => [words(vec![kind::NOTE]), note.clone()].concat(),
             Self::Rules { enforce, bytes } => words(vec![kind::RULES, u64::from(*enforce), *bytes]),
@@ -109,6 +111,7 @@ impl Message {
             }),
             kind::WATCH_WRITES => Self::WatchWrites(page_runs(words.get(1..)?)?),
             kind::WRITTEN => Self::Written(Gpa(word(1)?)),
+            kind::RESET => Self::Reset,
             kind::REFUSE => Self::Refuse,
             kind::NOTE => Self::Note(bytes.get(8..).filter(|note| note.len() <= MAX_NOTE_BYTES)?.to_vec()),
             kind::RULES => Self::Rules { enforce: word(1)? == 1, bytes: word(2)? },

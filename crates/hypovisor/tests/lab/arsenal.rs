@@ -6,6 +6,7 @@ use hypovisor_lab::arsenal::{ANSWERED, Arsenal, BuildId, Options};
 use hypovisor_lab::{Lab, QemuVersion, Silent, XenVersion};
 use serde_json::Value;
 
+use crate::integrity::alerts;
 use crate::support::{LabRun, is_kvm, one_machine};
 
 /// How many hypercalls the bypass answers by itself.
@@ -13,26 +14,28 @@ const BYPASSED: u64 = 1000;
 /// As many calls may be counted with them that were under way: one on each CPU.
 const UNDER_WAY: u64 = 2;
 
-/// Applies each payload, leaves it for a while, and takes it back.
+/// Applies each payload, leaves it for a while, and takes it back. One needs a guest that leaves again and again.
 const SCRIPT: &str = "set -e
 xl vcpu-pin 0 all 0 >&2
 xl create /lab/files/hold-pv.cfg >&2
 sleep 3
 for name in PAYLOADS; do
     echo begin $name
+    if [ $name = exit_path ]; then xl create /lab/files/null-pvh.cfg 'extra=\"rounds=1000 calls=100000 marks=0\"' >&2; sleep 2; fi
     xen-livepatch load /lab/files/$name.livepatch >&2
     if [ $name = bypass ]; then /lab/files/hcall --loop BYPASSED 29 ANSWERED; fi
     sleep SECONDS
     echo end $name
     xen-livepatch revert $name >&2
     xen-livepatch unload $name >&2
+    if [ $name = exit_path ]; then xl destroy null-pvh; fi
     sleep 3
 done
 echo over
 ";
 
 /// What each payload has to be told as: one of these alerts, with these words.
-const EXPECTED: [(&str, &[(&str, &str)]); 14] = [
+const EXPECTED: [(&str, &[(&str, &str)]); 16] = [
     (
         "benign",
         &[
@@ -52,26 +55,27 @@ const EXPECTED: [(&str, &[(&str, &str)]); 14] = [
     ("hide_domain", &[("integrity/domains", "L1's list does not have it")]),
     ("rogue_vmrun", &[]),
     ("flicker", &[]),
+    ("flicker_run", &[]),
+    ("exit_path", &[]),
     ("detector", &[("integrity/hypercalls", "was called by the code before")]),
 ];
 /// What L0 is told of as it is done: payload, whether TCG and KVM tell, and the alert.
-const AT_ONCE: [(&str, [bool; 2], &str, &str); 5] = [
+const AT_ONCE: [(&str, [bool; 2], &str, &str); 9] = [
     ("cr0_wp", [true, true], "integrity/registers", "CR0 was set to"),
     ("lstar", [true, true], "integrity/registers", "LSTAR was set to"),
     ("bypass", [true, false], "integrity/hypercalls", "times, SYSCALL of a guest reached no hook"),
     ("rogue_vmrun", [true, true], "integrity/vmrun", "VMRUN at"),
     ("flicker", [false, true], "integrity/text", "holds again what it held"),
+    ("flicker_run", [false, true], "integrity/text", "holds again what it held"),
+    ("flicker_run", [true, false], "integrity/text", "xen_compile_date"),
+    ("exit_path", [true, false], "integrity/vmrun", "not to the instruction behind its VMRUN"),
+    ("pte_exec", [true, false], "integrity/text", "code was executed at vga_console_info"),
 ];
 
 pub(crate) fn build(files: &Path) {
     let prepared = Lab::open().unwrap().prepare(XenVersion::V4_20, QemuVersion::V10_0, &mut Silent).unwrap();
     let xen = BuildId::read(&prepared.xen_symbols()).unwrap();
     Arsenal::build(files, &xen, &Options::default()).unwrap();
-}
-
-fn alerts(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn tells(alerts: &[Value], rule: &str, words: &str) -> bool {

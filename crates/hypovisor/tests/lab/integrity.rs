@@ -20,16 +20,24 @@ echo ready $(xl domid hold-pv)
 sleep 600
 ";
 /// How long an attack may go unseen, by far.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A handler that nobody in the lab calls: under KVM Xen would run into what is written there. No guest is hardware-virtualised
 /// either, and none is 32-bit code that enters by the second stub.
-const HANDLER: &str = "do_xenpmu_op";
+pub(crate) const HANDLER: &str = "do_xenpmu_op";
+/// Where a task segment has the stack that double faults are handled on: nobody needs it here.
+const IST1: u64 = 36;
 /// How far behind the first stub, for 64-bit code, the second one stands.
 const CSTAR_STUB: u64 = 32;
 
 const WRITABLE: u64 = 1 << 1;
 const NO_EXECUTE: u64 = 1 << 63;
+
+/// What was told so far.
+pub(crate) fn alerts(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
 
 /// A watched machine, an attacker, and the alerts.
 pub(crate) struct Scene {
@@ -71,8 +79,7 @@ impl Scene {
     }
 
     pub(crate) fn alerts(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(&self.alerts).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        alerts(&self.alerts)
     }
 
     /// Waits until an alert of this kind tells of this place, after those that were there already.
@@ -134,6 +141,8 @@ fn what_is_changed_in_xen_is_told_by_its_name() {
     scene.overwrite(at("hvm_funcs").offset(0x108), &wrong, "integrity/pointers", "hvm_funcs");
     let gate = scene.attacker.cpu.idt.base.offset(16 * 3);
     scene.overwrite(gate, &[0x34, 0x12], "integrity/idt", "changed");
+    let segment = scene.attacker.cpu.task.base;
+    scene.overwrite(segment.offset(IST1), &wrong, "integrity/tss", "IST1 in the task segment");
     let stub = Gva(scene.attacker.pointer(at("per_cpu__stubs")));
     scene.overwrite(stub.offset(CSTAR_STUB + 2), &[0xff], "integrity/registers", "changed");
     scene.flip(at(HANDLER), WRITABLE, "code may be written");

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use hypovisor_engine::qmp::Qmp;
 use hypovisor_engine::recording::{RecordedCall, Recording};
 use hypovisor_lab::guests::{MARK_NUMBER, mark_number};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::attacker::Attacker;
+use crate::integrity;
 use crate::support::{Driven, one_machine};
 
 /// How often a mark is made.
@@ -47,20 +49,39 @@ fn calls_are_seen_again_after_a_reset() {
     let dir = tempfile::tempdir().unwrap();
     let machine = Driven::new(dir.path(), SCRIPT);
     let (recording, socket) = (dir.path().join("recording"), dir.path().join("monitor"));
+    let alerts = dir.path().join("alerts.json");
     std::thread::scope(|scope| {
-        let engine = machine.start_with(&recording, &monitor(&socket).map(Into::into));
+        let engine = machine.start_guarded(&recording, &alerts, &monitor(&socket).map(Into::into));
         let driver = scope.spawn(|| machine.drive());
         machine.wait_for("first marks");
         let mut qmp = Qmp::connect(&socket).unwrap();
         // The lab's QEMU otherwise ends where another would reset.
         qmp.execute("set-action", json!({ "reboot": "reset" })).unwrap();
         qmp.execute("system_reset", json!({})).unwrap();
+        drop(qmp);
+        machine.wait_for_nth(2, "first marks");
+        assert_eq!(integrity::alerts(&alerts), Vec::<Value>::new(), "a reset is no tampering");
+        tampering_is_told(&socket, machine.symbols(), &alerts);
         driver.join().unwrap().expect("the machine came up again and to its own end");
         let output = engine.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     });
     let seen = (marks(&recording, 7), marks(&recording, 8));
     assert_eq!(seen, (2 * MARKS, MARKS), "of both boots, and of the second");
+}
+
+/// Changes a byte of L1's code, until that is told.
+fn tampering_is_told(monitor: &Path, symbols: &Path, alerts: &Path) {
+    let attacker = Attacker::new(monitor, symbols);
+    let at = attacker.address_of(integrity::HANDLER).offset(16);
+    let genuine = attacker.read(at, 1);
+    attacker.write(at, &[0xcc]);
+    let start = Instant::now();
+    while !integrity::alerts(alerts).iter().any(|alert| alert["rule"]["id"] == "integrity/text") {
+        assert!(start.elapsed() < integrity::PATIENCE, "what was changed after the reset was not told");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    attacker.write(at, &genuine);
 }
 
 #[test]
@@ -75,11 +96,11 @@ fn calls_are_seen_after_the_machine_was_saved_and_restored() {
     assert_eq!((marks(&first.join("recording"), 7), marks(&first.join("recording"), 8)), (MARKS, 0));
 
     let machine = Driven::new(&second, SCRIPT);
-    let socket = second.join("monitor");
+    let (socket, alerts) = (second.join("monitor"), second.join("alerts.json"));
     let incoming = ["-incoming".to_owned(), format!("file:{}", state.display())];
     let args: Vec<OsString> = incoming.into_iter().chain(monitor(&socket)).map(Into::into).collect();
     std::thread::scope(|scope| {
-        let engine = machine.start_with(&second.join("recording"), &args);
+        let engine = machine.start_guarded(&second.join("recording"), &alerts, &args);
         let driver = scope.spawn(|| machine.drive());
         // It was stopped when it was saved.
         let mut qmp = connect(&socket);
@@ -91,6 +112,7 @@ fn calls_are_seen_after_the_machine_was_saved_and_restored() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     });
     assert_eq!((marks(&second.join("recording"), 7), marks(&second.join("recording"), 8)), (0, MARKS));
+    assert_eq!(integrity::alerts(&alerts), Vec::<Value>::new(), "a restored machine is no tampering");
 }
 
 /// Connects to a monitor that is about to be there.

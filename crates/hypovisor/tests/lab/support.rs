@@ -158,6 +158,14 @@ impl Driven {
         command
     }
 
+    /// As [`Driven::start_with`], and L1 itself is watched; alerts go to this file.
+    pub(crate) fn start_guarded(&self, recording: &Path, alerts: &Path, qemu_args: &[OsString]) -> Child {
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let (symbols, alerts) = (path(&self.symbols), path(alerts));
+        let options = ["--integrity", "--symbols", &symbols, "--alerts", &alerts];
+        self.watched(&options, recording, qemu_args).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// QEMU in the place of the process that is started.
     pub(crate) fn start_in_place(&self, recording: &Path) -> Child {
         self.watched(&["--in-place", "--require"], recording, &[]).spawn().unwrap()
@@ -197,16 +205,21 @@ impl Driven {
 
     /// Waits until the script has said this, and returns the rest of that line.
     pub(crate) fn wait_for(&self, what: &str) -> String {
+        self.wait_for_nth(1, what)
+    }
+
+    /// Waits until the script has said this so many times, and returns the rest of that line.
+    pub(crate) fn wait_for_nth(&self, times: usize, what: &str) -> String {
         let start = Instant::now();
         loop {
             let end = self.end.get();
             let said = self.said.lock().unwrap();
-            let rest = said.split_once(what).map(|(_, rest)| rest);
+            let rest = said.splitn(times + 1, what).nth(times);
             if let Some((line, _)) = rest.and_then(|rest| rest.split_once('\n')) {
                 return line.to_owned();
             }
             let in_time = end.is_none() && start.elapsed() < PATIENCE;
-            assert!(in_time, "{what:?} was never said, but {said:?}; the end: {end:?}");
+            assert!(in_time, "{what:?} was not said {times} times, but {said:?}; the end: {end:?}");
             drop(said);
             std::thread::sleep(Duration::from_millis(50));
         }

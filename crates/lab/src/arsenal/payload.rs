@@ -27,8 +27,12 @@ pub enum Payload {
     FnPointer,
     /// Changes a function pointer in a variable.
     IdlePointer,
-    /// Changes text for a moment, again and again.
+    /// Changes text for a moment, again and again; nothing executes it meanwhile.
     Flicker,
+    /// As [`Payload::Flicker`], and executes the text while it is changed.
+    FlickerRun,
+    /// Redirects where CPUs go on when a guest leaves.
+    ExitPath,
     /// Writes to text through a second mapping.
     Alias,
     /// Looks for whoever watches. Changes nothing.
@@ -43,11 +47,11 @@ pub const ANSWERED: u32 = 0x4859_0009;
 /// What payloads can be told when they are built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How long `flicker` leaves the text changed, in microseconds.
+    /// How long `flicker` and `flicker_run` leave the text changed, in microseconds.
     pub flicker_us: u32,
-    /// How often it does so.
+    /// How often they do so.
     pub flicker_times: u32,
-    /// How long it waits after each time, in microseconds.
+    /// How long they wait after each time, in microseconds.
     pub flicker_gap_us: u32,
     /// The domain that `hide_domain` hides; if none, the domU with the lowest number.
     pub hidden_domain: Option<u16>,
@@ -63,7 +67,7 @@ impl Default for Options {
 
 impl Payload {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Benign,
         Self::TextPatch,
         Self::Lstar,
@@ -77,6 +81,8 @@ impl Payload {
         Self::FnPointer,
         Self::IdlePointer,
         Self::Flicker,
+        Self::FlickerRun,
+        Self::ExitPath,
         Self::Alias,
         Self::Detector,
         Self::RogueVmrun,
@@ -98,6 +104,8 @@ impl Payload {
             Self::FnPointer => "fn_pointer",
             Self::IdlePointer => "idle_pointer",
             Self::Flicker => "flicker",
+            Self::FlickerRun => "flicker_run",
+            Self::ExitPath => "exit_path",
             Self::Alias => "alias",
             Self::Detector => "detector",
             Self::RogueVmrun => "rogue_vmrun",
@@ -122,7 +130,8 @@ impl Payload {
             Self::FnPointer | Self::IdlePointer => {
                 ("fn_pointer.c", include_str!("../../arsenal/fn_pointer.c"))
             }
-            Self::Flicker => ("flicker.c", include_str!("../../arsenal/flicker.c")),
+            Self::Flicker | Self::FlickerRun => ("flicker.c", include_str!("../../arsenal/flicker.c")),
+            Self::ExitPath => ("exit_path.c", include_str!("../../arsenal/exit_path.c")),
             Self::Alias => ("alias.c", include_str!("../../arsenal/alias.c")),
             Self::Detector => ("detector.c", include_str!("../../arsenal/detector.c")),
             Self::RogueVmrun => ("rogue_vmrun.c", include_str!("../../arsenal/rogue_vmrun.c")),
@@ -138,10 +147,11 @@ impl Payload {
             Self::IdlePointer => vec![("IDLE_POINTER", 1)],
             Self::Idt => vec![("VECTOR", options.vector.into())],
             Self::HideDomain => vec![("HIDE_DOMID", options.hidden_domain.unwrap_or(0).into())],
-            Self::Flicker => vec![
+            Self::Flicker | Self::FlickerRun => vec![
                 ("FLICKER_US", options.flicker_us),
                 ("FLICKER_TIMES", options.flicker_times),
                 ("FLICKER_GAP_US", options.flicker_gap_us),
+                ("FLICKER_EXECUTE", (self == Self::FlickerRun).into()),
             ],
             _ => Vec::new(),
         }

@@ -1,0 +1,88 @@
+//! The task state segment of each processor, which says on which stack an interrupt is handled (AMD APM vol. 2, §12.2.5).
+//!
+//! ```text
+//!   per_cpu__tss_page   a page for each processor; TR leads into it
+//!     RSP0              the stack of the processor: interrupts from guests
+//!     RSP1, RSP2        poisoned: not canonical
+//!     IST1 to IST7      pages of the same stack, or poisoned
+//! ```
+//!
+//! From xen/arch/x86/cpu/common.c, `load_system_tables()`.
+
+use hypovisor_machine::{Gva, PAGE_SIZE, PhysicalMemory};
+
+use crate::finding::{Finding, Item, Report};
+use crate::mappings;
+use crate::target::{Cpu, Target};
+
+/// Bytes of a physical CPU's stack, to which it is aligned (`STACK_ORDER` 3, xen/arch/x86/include/asm/config.h).
+const STACK_BYTES: u64 = 8 * PAGE_SIZE;
+/// Where the stack pointers stand in the segment: for rings 0 to 2, and for the gates that name one.
+const STACKS: [(&str, u64); 10] = [
+    ("RSP0", 4),
+    ("RSP1", 12),
+    ("RSP2", 20),
+    ("IST1", 36),
+    ("IST2", 44),
+    ("IST3", 52),
+    ("IST4", 60),
+    ("IST5", 68),
+    ("IST6", 76),
+    ("IST7", 84),
+];
+
+/// The page that a processor has its segment in, by L1's own per-CPU variable.
+pub(crate) fn page<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Option<Gva> {
+    let symbols = target.reference.symbols();
+    let offset = target.word(symbols.address_of("__per_cpu_offset")?.offset(8 * cpu))?;
+    Some(Gva(symbols.address_of("per_cpu__tss_page")?.0.wrapping_add(offset)))
+}
+
+/// Checks all processors whose registers are known.
+pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, report: &mut Report) {
+    let known = target.cpus.iter().filter(|cpu| cpu.registers.task.base.0 != 0);
+    let online: Vec<&Cpu> = known.filter(|cpu| mappings::is_online(target, cpu.index as u64)).collect();
+    if online.is_empty() {
+        return report.skipped(Item::Tss, "the source does not tell where the processors' task segments are");
+    }
+    for cpu in &online {
+        report.add(place_finding(target, cpu));
+        report.add(stack_findings(target, cpu));
+    }
+    report.verified(Item::Tss, format!("the stacks for interrupts of {} processors", online.len()));
+}
+
+fn place_finding<M: PhysicalMemory>(target: &Target<'_, M>, cpu: &Cpu) -> Option<Finding> {
+    let (base, own) = (cpu.registers.task.base, page(target, cpu.index as u64)?);
+    let place = format!("CPU {} TR", cpu.index);
+    let message = format!("{place} leads to {}, not to L1's own segment", target.name(base));
+    let is_own = base.0.wrapping_sub(own.0) < PAGE_SIZE;
+    (!is_own).then(|| Finding::tampering(Item::Tss, place, message).at(base, 0))
+}
+
+fn stack_findings<M: PhysicalMemory>(target: &Target<'_, M>, cpu: &Cpu) -> Vec<Finding> {
+    let base = cpu.registers.task.base;
+    let pointers = STACKS.map(|(name, at)| (name, base.offset(at), target.word(base.offset(at)).map(Gva)));
+    let Some(first) = pointers[0].2 else {
+        let message = format!("the task segment of CPU {} cannot be read", cpu.index);
+        return vec![Finding::tampering(Item::Tss, format!("CPU {}", cpu.index), message).at(base, 0)];
+    };
+    // Without L1's own table of stacks all that can be said is that they are one.
+    let stack = own_stack(target, cpu.index as u64).unwrap_or(first.0 & !(STACK_BYTES - 1));
+    let wrong = |(name, at, pointer): (&str, Gva, Option<Gva>)| {
+        let pointer = pointer?;
+        // The first push is below.
+        let is_in_stack = pointer.0.wrapping_sub(stack + 1) < STACK_BYTES;
+        let is_poisoned = name != "RSP0" && !pointer.is_canonical();
+        let place = format!("CPU {} {name}", cpu.index);
+        let message =
+            format!("{place} in the task segment is {pointer:#x}; the CPU's stack is at {stack:#x}");
+        (!is_in_stack && !is_poisoned).then(|| Finding::tampering(Item::Tss, place, message).at(at, 8))
+    };
+    pointers.into_iter().filter_map(wrong).collect()
+}
+
+fn own_stack<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Option<u64> {
+    let table = target.reference.symbols().address_of("stack_base")?;
+    target.word(table.offset(8 * cpu)).filter(|stack| *stack != 0)
+}
