@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hypovisor_integrity::{Baseline, Finding, NoBorder, Reference, Report, Structures, Target};
+use hypovisor_integrity::{Baseline, Finding, NoBorder, Reference, Report, Structures, Target, check};
 use hypovisor_l1::{DwarfError, SymbolFile, SymbolFileError};
 use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory};
 
@@ -41,6 +41,8 @@ pub use told::Repeats;
 const BASELINE_PERIOD: Duration = Duration::from_millis(100);
 /// Between two looks whether L1 has booted.
 const BOOT_PERIOD: Duration = Duration::from_millis(100);
+/// How long an L1 that has booted may take to set all its protections.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 /// From a reset until the sensor's word of it has come, at most: the session hands it on every few milliseconds.
 const RESET_WORD: Duration = Duration::from_millis(20);
 /// The most findings that are remembered as told.
@@ -195,7 +197,7 @@ impl Watcher<'_> {
         let structures = Structures::read(&file)?;
         let reference = Reference::new(&file)?;
         let machine = RunningMachine::open(&self.options.monitor)?;
-        while let Some(first) = self.booted(&machine, &reference)
+        while let Some(first) = self.booted(&machine, &reference, &structures)
             && self.watch(&machine, &reference, &structures, first)? == End::Reset
         {
             self.tell(Told::Reset);
@@ -248,16 +250,24 @@ impl Watcher<'_> {
     }
 
     /// L1 as soon as it has booted; `None` if nobody wants to know any more.
+    ///
+    /// When it has thrown away what only its boot needs, it has not made all read-only yet that is to be. So what is wrong then is
+    /// believed only after a while.
     fn booted<'a>(
         &self,
         machine: &'a RunningMachine,
         reference: &'a Reference<'a>,
+        structures: &Structures,
     ) -> Option<Target<'a, Memory<'a>>> {
+        let mut booted = None;
         loop {
             let cpus = machine.registers().unwrap_or_default();
             let target = Target::find(machine.memory(), reference, &cpus, []).filter(Target::is_booted);
-            if target.is_some() {
-                return target;
+            if let Some(target) = target {
+                let since = *booted.get_or_insert_with(Instant::now);
+                if since.elapsed() >= SETTLE_TIME || !check(&target, structures, &[]).is_tampered() {
+                    return Some(target);
+                }
             }
             self.notices.wait(BOOT_PERIOD)?;
         }
