@@ -3,7 +3,7 @@
 use hypovisor_machine::{Gva, PhysicalMemory};
 
 use crate::disassembly;
-use crate::finding::{Finding, Item};
+use crate::finding::{Finding, Item, Judgement};
 use crate::livepatch::LivePatches;
 use crate::mappings;
 use crate::target::Target;
@@ -36,16 +36,14 @@ pub fn foreign_code<M: PhysicalMemory>(
 ) -> Option<Finding> {
     let is_own = target.reference.parts().text.contains(rip)
         || mappings::stubs(target).iter().any(|stub| stub.at.page() == rip.page());
-    if is_own || patches.with_code_at(rip).is_some() {
+    let judgement = patches.judge_code(rip);
+    if is_own || matches!(judgement, Judgement::LivePatch { .. }) {
         return None;
     }
     let place = target.name(rip);
     let message = format!("code was executed at {place} that is not L1's");
-    Some(
-        Finding::tampering(Item::Text, place, message)
-            .at(rip, 0)
-            .compared(Vec::new(), first_line(rip, executed)),
-    )
+    let finding = Finding::new(Item::Text, judgement, place, message).at(rip, 0);
+    Some(finding.compared(Vec::new(), first_line(rip, executed)))
 }
 
 /// The instruction: what the sensor tells of a shorter one is filled up with zeros.

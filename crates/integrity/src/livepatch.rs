@@ -1,7 +1,7 @@
 //! Live patches that L1 itself knows of (Xen docs/misc/livepatch.pandoc): what they explain is reported by their name.
 //!
 //! The list is L1's own, in memory that an attacker who has L1 can write: a patch in it is a claim, and so it is shown, not
-//! passed over.
+//! passed over. Where the list cannot be read, because the symbols file does not describe it, what could be a live patch is unknown.
 
 use hypovisor_machine::{Gva, PhysicalMemory};
 
@@ -38,22 +38,42 @@ pub struct LivePatch {
 
 /// All that L1 lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LivePatches(Vec<LivePatch>);
+pub struct LivePatches {
+    patches: Vec<LivePatch>,
+    /// Where patches may lie that L1 may have, if its list cannot be read.
+    unknown: Option<Range>,
+}
 
 impl LivePatches {
-    /// Reads L1's list; empty if the file does not describe it.
+    /// Reads L1's list.
     pub fn read<M: PhysicalMemory>(target: &Target<'_, M>, structures: &Structures) -> Self {
-        Self(Reader { target, structures }.list().unwrap_or_default())
+        match (Reader { target, structures }).list() {
+            Some(patches) => Self { patches, unknown: None },
+            None => {
+                Self { patches: Vec::new(), unknown: structures.is_empty().then(|| place_of_any(target)) }
+            }
+        }
     }
 
     /// The patches.
     pub fn iter(&self) -> impl Iterator<Item = &LivePatch> {
-        self.0.iter()
+        self.patches.iter()
     }
 
-    /// The patch whose code an address lies in.
-    pub(crate) fn with_code_at(&self, gva: Gva) -> Option<&LivePatch> {
-        self.0.iter().find(|patch| patch.text.contains(gva))
+    /// What to think of code at an address outside L1's image.
+    pub(crate) fn judge_code(&self, gva: Gva) -> Judgement {
+        match self.patches.iter().find(|patch| patch.text.contains(gva)) {
+            Some(patch) => Judgement::LivePatch { name: patch.name.clone() },
+            None => self.judge_any(gva),
+        }
+    }
+
+    fn judge_any(&self, gva: Gva) -> Judgement {
+        if self.unknown.is_some_and(|unknown| unknown.contains(gva)) {
+            let settle = "whether it is a live patch's: `xen-livepatch list`, or a symbols file with debug information";
+            return Judgement::Unknown { settle: settle.to_owned() };
+        }
+        Judgement::Tampering
     }
 
     /// A change of code inside a function that an applied patch replaces, that does what applying it does.
@@ -64,13 +84,19 @@ impl LivePatches {
                 |function: &Replaced| function.old.contains(at) && jump_target == Some(function.new);
             patch.is_applied && patch.functions.iter().any(replaces)
         };
-        match self.0.iter().find(explains) {
-            Some(patch) => {
-                Finding { judgement: Judgement::LivePatch { name: patch.name.clone() }, ..finding }
-            }
-            None => finding,
-        }
+        let judgement = match self.patches.iter().find(explains) {
+            Some(patch) => Judgement::LivePatch { name: patch.name.clone() },
+            None => self.judge_any(jump_target.unwrap_or(at)),
+        };
+        Finding { judgement, ..finding }
     }
+}
+
+/// L1 loads patches behind its image, in the gigabyte that is for both (`XEN_VIRT_START`, xen/arch/x86/include/asm/config.h).
+fn place_of_any<M>(target: &Target<'_, M>) -> Range {
+    const GIGABYTE: u64 = 1 << 30;
+    let image = target.reference.parts().image;
+    Range { start: image.end, end: Gva((image.start.0 & !(GIGABYTE - 1)).saturating_add(GIGABYTE)) }
 }
 
 struct Reader<'a, 'b, M> {

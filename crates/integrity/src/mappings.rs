@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use hypovisor_machine::leaves::{Leaf, LeavesError, for_each_leaf, top_level_entry};
 use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory};
 
-use crate::finding::{Finding, Item, Report};
+use crate::finding::{Finding, Item, Judgement, Report};
 use crate::livepatch::LivePatches;
 use crate::reference::Range;
 use crate::target::Target;
@@ -165,17 +165,15 @@ impl<M: PhysicalMemory> Walk<'_, '_, M> {
         if is_stub && !leaf.rights.write {
             return;
         }
-        match self.patches.with_code_at(leaf.gva) {
-            Some(patch) => {
-                let judgement = crate::finding::Judgement::LivePatch { name: patch.name.clone() };
-                let message = format!("code of the live patch {} may be executed", patch.name);
-                let place = format!("{:#x}", leaf.gva);
-                let finding =
-                    Finding::new(Item::PageTables, judgement, place, message).at(leaf.gva, leaf.bytes);
-                self.push(Wrong::ForeignCode, finding);
+        let judgement = self.patches.judge_code(leaf.gva);
+        let (place, message) = match &judgement {
+            Judgement::LivePatch { name } => {
+                (format!("{:#x}", leaf.gva), format!("code of the live patch {name} may be executed"))
             }
-            None => self.note(Wrong::ForeignCode, leaf, "code may be executed that is not L1's"),
-        }
+            _ => self.described(leaf, "code may be executed that is not L1's"),
+        };
+        let finding = Finding::new(Item::PageTables, judgement, place, message).at(leaf.gva, leaf.bytes);
+        self.push(Wrong::ForeignCode, finding);
     }
 
     /// A writable mapping of frames that hold code or constants.
@@ -195,9 +193,15 @@ impl<M: PhysicalMemory> Walk<'_, '_, M> {
         );
     }
 
-    fn note(&mut self, wrong: Wrong, leaf: Leaf, what: &str) {
+    /// A place by its name, and what is wrong there.
+    fn described(&self, leaf: Leaf, what: &str) -> (String, String) {
         let place = self.target.name(leaf.gva);
         let message = format!("{what}: {} bytes at {place}", leaf.bytes);
+        (place, message)
+    }
+
+    fn note(&mut self, wrong: Wrong, leaf: Leaf, what: &str) {
+        let (place, message) = self.described(leaf, what);
         self.push(wrong, Finding::tampering(Item::PageTables, place, message).at(leaf.gva, leaf.bytes));
     }
 

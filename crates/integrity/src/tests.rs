@@ -73,8 +73,12 @@ fn wrong_rights_are_reported() {
     assert_eq!(writable, (Item::PageTables, "code may be written: 4096 bytes at _stext".into()));
     let data = the_only(|memory| memory.put_word(entry(4), Memory::physical(DATA) | 3));
     assert!(data.1.starts_with("data may be executed"), "{}", data.1);
-    let foreign = the_only(|memory| memory.put_word(entry(0x40), 0x1_0000 | 1));
-    assert!(foreign.1.starts_with("code may be executed that is not L1's"), "{}", foreign.1);
+    let mut l1 = L1::new();
+    l1.memory.put_word(entry(0x40), 0x1_0000 | 1);
+    let findings = full(&l1).findings;
+    let foreign: Vec<_> = findings.iter().filter(|finding| finding.is_tampering()).collect();
+    assert_eq!(foreign.len(), 1, "{findings:#?}");
+    assert!(foreign[0].message.starts_with("code may be executed that is not L1's"), "{foreign:#?}");
     let alias = the_only(|memory| memory.put_word(entry(0x40), Memory::physical(TEXT) | 3 | NO_EXECUTE));
     assert!(alias.1.contains("may be written through 0xffff82d040240000"), "{}", alias.1);
 }
@@ -198,6 +202,23 @@ fn a_domain_out_of_the_list_is_hidden_and_a_patch_that_leads_elsewhere_is_none()
     let text: Vec<Finding> = full(&l1).findings.into_iter().filter(Finding::is_tampering).collect();
     assert_eq!(text.len(), 1, "{text:#?}");
     assert_eq!(text[0].item, Item::Text);
+}
+
+#[test]
+fn what_could_be_a_live_patch_is_unknown_without_debug_information() {
+    let (l1, none) = (L1::new(), Structures::default());
+    let reference = l1.reference();
+    let target = L1::target(l1.memory.clone(), &reference, L1::cpu()).unwrap();
+    let findings = check(&target, &none, &[]).findings;
+    assert_eq!(findings.len(), 2, "the jump into the patch, and its code: {findings:#?}");
+    assert!(
+        findings.iter().all(|finding| matches!(finding.judgement, Judgement::Unknown { .. })),
+        "{findings:#?}"
+    );
+    let mut l1 = L1::new();
+    l1.put(TEXT + 0x201, &0x1000_u32.to_le_bytes());
+    let target = L1::target(l1.memory.clone(), &reference, L1::cpu()).unwrap();
+    assert!(check(&target, &none, &[]).is_tampered(), "a jump to elsewhere is none");
 }
 
 #[test]
