@@ -20,6 +20,16 @@ pub(crate) enum L0 {
     Kvm,
 }
 
+impl L0 {
+    /// As `hypovisor lab run --l0` takes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Tcg => "tcg",
+            Self::Kvm => "kvm",
+        }
+    }
+}
+
 /// The lab tests that are run under KVM, by the beginnings of their names: what depends on the adapter. The others are
 /// about the engine, or boot a Linux that QEMU's emulation of SVM does not carry through.
 const TESTS: [&str; 12] = [
@@ -83,12 +93,16 @@ pub(crate) fn bench(only: &[Measurement]) -> anyhow::Result<()> {
     };
     let dir = build::target().join("bench");
     let hypovisor = crate::bench::prepare(&dir)?;
+    xtask_under_kvm(&hypovisor, &dir, &[&["bench", "--inside"], measurement].concat())
+}
+
+/// Runs one of these chores in the emulated KVM host, where it can write to this directory.
+pub(crate) fn xtask_under_kvm(hypovisor: &Path, dir: &Path, chore: &[&str]) -> anyhow::Result<()> {
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let mut inside =
-        kvm_host(&hypovisor, &["--skip-idle-time".as_ref(), "--writable".as_ref(), dir.as_os_str()]);
+        kvm_host(hypovisor, &["--skip-idle-time".as_ref(), "--writable".as_ref(), dir.as_os_str()]);
     inside.arg("env").arg(format!("CARGO_TARGET_DIR={}", build::target().display()));
-    inside.arg(own).args(["bench", "--inside"]).args(measurement);
-    build::run(&mut inside)
+    build::run(inside.arg(own).args(chore))
 }
 
 /// The command that runs what is appended in the emulated KVM host.

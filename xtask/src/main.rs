@@ -1,4 +1,4 @@
-//! Developer chores: `cargo xtask demo`, `test`, `bench`.
+//! Developer chores: `cargo xtask demo`, `test`, `bench`, `soak`.
 //!
 //! Each sets up what it needs on a fresh Debian 12 or 13 with cargo, gcc and python3: the lab fetches its parts into
 //! the cache without being root.
@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod demo;
 mod l0;
+mod soak;
 mod test;
 
 use std::io::Write as _;
@@ -48,6 +49,18 @@ enum Command {
         #[arg(long, hide = true)]
         inside: bool,
     },
+    /// Have busy domains watched for a long time, with rules and with --integrity: nothing may be told (target/soak/)
+    Soak {
+        /// For how long, in the machine's own time
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        minutes: u64,
+        /// What the machine runs on; time in emulated KVM passes several times slower than outside
+        #[arg(long, value_enum, default_value = "tcg")]
+        l0: L0,
+        /// Everything is built: set inside the emulated KVM host
+        #[arg(long, hide = true)]
+        inside: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -58,6 +71,7 @@ fn main() -> ExitCode {
         Command::Bench { inside: true, only, .. } => bench::inside_kvm_host(&only),
         Command::Bench { only, l0: L0::Kvm, .. } => l0::bench(&only),
         Command::Bench { only, l0: L0::Tcg, .. } => bench::tcg(&only),
+        Command::Soak { minutes, l0, inside } => soak::soak(minutes, l0, inside),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

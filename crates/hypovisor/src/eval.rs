@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   lab run (a process of its own) ── rules, alerts, recording
-//!     dom0: workloads.sh ── boot, xl, ballooning, … ──▶ alerts here are false
+//!     dom0: evaluation.sh ─ boot, xl, ballooning, … ──▶ alerts here are false
 //!     hypovisor eval ── every campaign, one after the other ──▶ its rules must alert, a look-alike's must not
 //! ```
 

@@ -13,7 +13,7 @@ use super::{EvalArgs, now_ns, say};
 use crate::cli::{QemuArg, XenArg};
 
 /// What runs in dom0.
-const WORKLOADS: &str = include_str!("workloads.sh");
+const SCRIPT: &str = concat!(include_str!("workloads.sh"), include_str!("evaluation.sh"));
 
 /// A lab machine that is watched by another process.
 pub(super) struct LabRun {
@@ -30,7 +30,7 @@ impl LabRun {
         let (runtime, files) = (tempfile::tempdir()?, tempfile::tempdir()?);
         hypovisor_lab::guests::build(&files.path().join("files"))?;
         let script = files.path().join("script");
-        let text = format!("quick={}\n{WORKLOADS}", if args.quick { "yes" } else { "" });
+        let text = format!("quick={}\n{SCRIPT}", if args.quick { "yes" } else { "" });
         std::fs::write(&script, text)?;
         let xen = if args.parts.xen == XenArg::V4_17 { "4.17" } else { "4.20" };
         let qemu = if args.parts.qemu == QemuArg::V11_1 { "11.1" } else { "10.0" };

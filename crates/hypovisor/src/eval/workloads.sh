@@ -1,8 +1,6 @@
-# The benign workloads of `hypovisor eval`, run in dom0 with a PV and a PVH Linux guest and a small HVM guest. Each tells when
-# it begins and ends; one that fails is told too, and counts for as far as it went. Then the cost of rules is measured.
-# With quick=yes nothing of that is done.
+# Benign workloads of dom0's, with a guest `pv`, a guest `pvh`, and some that come and go: for `hypovisor eval` and `cargo xtask soak`.
+# Each tells when it begins and ends; one that fails is told too, and counts for as far as it went.
 workload() {
-    [ -z "$quick" ] || return 0
     echo "begin $1"
     shift
     if "$@" >/tmp/workload.log 2>&1; then echo "end ok"; else echo "end failed: $(tail -n 1 /tmp/workload.log)"; fi
@@ -87,36 +85,3 @@ disk_and_network() {
 disk_and_network_pvh() {
     disk_and_network pvh || disk_and_network pvh || disk_and_network pvh
 }
-
-/lab/bin/lab-domus --hold pv >&2 || exit 1
-/lab/bin/lab-domus --hold pvh >&2 || /lab/bin/lab-domus --hold pvh >&2 || /lab/bin/lab-domus --hold pvh >&2 || exit 1
-
-workload administration administration
-workload ballooning ballooning
-workload pinning pinning
-workload pausing pausing
-workload storms storms
-workload life-cycles life_cycles
-workload firmware firmware
-workload saving saving
-[ -n "$quick" ] || network
-workload disk-and-network-pv disk_and_network pv
-workload disk-and-network-pvh disk_and_network_pvh
-
-# The call that does least, timed by a guest of its own with rules and without, by turns.
-[ -n "$quick" ] || for round in 1 2 3; do
-    for rules in with without; do
-        echo "cost $rules"
-        # For hypovisor to take the rules out of force, or put them back.
-        sleep 1
-        xl create /lab/files/null-pv.cfg 'extra="rounds=200 calls=1000 warmup=20000 marks=0"' >&2 && ended null-pv
-        sed -n 's/.*median_ticks=\([0-9]*\) min_ticks=\([0-9]*\).*/ticks \1 \2/p' \
-            /var/log/xen/console/guest-null-pv.log | tail -n 1
-    done
-done
-
-xl create /lab/files/hold-hvm.cfg >&2
-echo domains
-xl list | tail -n +2 | while read -r name id rest; do echo "domain $id $name"; done
-echo campaigns
-while :; do sleep 1; done
