@@ -36,8 +36,9 @@ impl Live {
         let rate = (events - self.events) as f64 / since.as_secs_f64();
         let lost: u64 = session.counters().map(|counters| counters.lost_calls).sum();
         let domains = session.note().domains.iter().count();
+        let noun = if domains == 1 { "domain" } else { "domains" };
         let line = format!(
-            "{:6.1} s  {:>9} hypercalls  {:>8.0}/s  {domains} domains  {lost} dropped",
+            "{:6.1} s  {:>9} hypercalls  {:>8.0}/s  {domains} {noun} so far  {lost} dropped",
             self.started.elapsed().as_secs_f64(),
             events,
             rate,
