@@ -31,6 +31,7 @@ pub(crate) const DOMAIN_LIST: u64 = DATA + 0x100;
 pub(crate) const DOMAIN_HASH: u64 = DATA + 0x200;
 pub(crate) const PAYLOAD_LIST: u64 = DATA + 0xa00;
 const PER_CPU_OFFSET: u64 = DATA + 0xb00;
+const ONLINE_MAP: u64 = DATA + 0xb40;
 const STACK_BASE: u64 = DATA + 0xb80;
 const TSS_PAGE: u64 = DATA + 0xc00;
 /// The processor's stack, and where its task segment is.
@@ -137,6 +138,7 @@ pub(crate) fn symbols() -> SymbolTable {
             ("domain_hash", DOMAIN_HASH, Data),
             ("payload_list", PAYLOAD_LIST, Data),
             ("__per_cpu_offset", PER_CPU_OFFSET, Data),
+            ("cpu_online_map", ONLINE_MAP, Data),
             ("per_cpu__tss_page", TSS_PAGE, Data),
             ("stack_base", STACK_BASE, Data),
             ("__alt_instructions", DATA + 0x10, Data),
@@ -186,6 +188,7 @@ pub(crate) fn running(file: &[u8]) -> Memory {
     for vector in 0..256 {
         memory.put(Memory::physical(IDT) + 16 * vector, &gate(TEXT + 0x100));
     }
+    memory.put_word(Memory::physical(ONLINE_MAP), 1);
     memory.put_word(Memory::physical(STACK_BASE), STACK);
     let stacks = [STACK + 0x7fe8, POISON, POISON, 0, STACK + 0x1000, STACK + 0x2000, POISON];
     for (at, pointer) in (0..).zip(stacks) {

@@ -20,7 +20,7 @@ pub(crate) const SLOTS: std::ops::RangeInclusive<usize> = 256..=271;
 /// The most tables that are read: with 4 KiB pages only, 128 GiB.
 const MAX_TABLES: usize = 1 << 16;
 /// The most processors that are looked at: Xen's own limit, unless it was built otherwise (`NR_CPUS`).
-const MAX_CPUS: u64 = 256;
+pub(crate) const MAX_CPUS: u64 = 256;
 /// The most findings of one kind.
 const MAX_FINDINGS: usize = 32;
 

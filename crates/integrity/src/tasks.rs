@@ -7,7 +7,8 @@
 //!     IST1 to IST7      pages of the same stack, or poisoned
 //! ```
 //!
-//! From xen/arch/x86/cpu/common.c, `load_system_tables()`.
+//! From xen/arch/x86/cpu/common.c, `load_system_tables()`. On AMD processors TR has a guest's value from when L1 loads the guest's state
+//! (VMLOAD) until it loads its own again: most of the time that it works for a hardware-virtualised guest. Its gates name no stacks then.
 
 use hypovisor_machine::{Gva, PAGE_SIZE, PhysicalMemory};
 
@@ -38,43 +39,52 @@ pub(crate) fn page<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Optio
     Some(Gva(symbols.address_of("per_cpu__tss_page")?.0.wrapping_add(offset)))
 }
 
-/// Checks all processors whose registers are known.
+/// Checks the segments of all processors, where TR tells of one of them where in its page it is.
 pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, report: &mut Report) {
-    let known = target.cpus.iter().filter(|cpu| cpu.registers.task.base.0 != 0);
-    let online: Vec<&Cpu> = known.filter(|cpu| mappings::is_online(target, cpu.index as u64)).collect();
-    if online.is_empty() {
-        return report.skipped(Item::Tss, "the source does not tell where the processors' task segments are");
-    }
-    for cpu in &online {
-        report.add(place_finding(target, cpu));
-        report.add(stack_findings(target, cpu));
-    }
-    report.verified(Item::Tss, format!("the stacks for interrupts of {} processors", online.len()));
+    report.add(target.cpus.iter().filter_map(|cpu| place_finding(target, cpu)));
+    let Some(offset) = target.cpus.iter().find_map(|cpu| offset_in_page(target, cpu)) else {
+        return report.skipped(Item::Tss, "no processor's task register tells where the segments are");
+    };
+    let online = (0..mappings::MAX_CPUS).filter(|cpu| mappings::is_online(target, *cpu));
+    let segments: Vec<(u64, Gva)> =
+        online.map_while(|cpu| Some((cpu, page(target, cpu)?.offset(offset)))).collect();
+    report.add(segments.iter().flat_map(|(cpu, base)| stack_findings(target, *cpu, *base)));
+    report.verified(Item::Tss, format!("the stacks for interrupts of {} processors", segments.len()));
 }
 
+/// How far into its page the segment begins.
+fn offset_in_page<M: PhysicalMemory>(target: &Target<'_, M>, cpu: &Cpu) -> Option<u64> {
+    let own = page(target, cpu.index as u64)?;
+    Some(cpu.registers.task.base.0.wrapping_sub(own.0)).filter(|offset| *offset < PAGE_SIZE)
+}
+
+/// TR leads into L1's part of the address space, and not to the processor's segment.
 fn place_finding<M: PhysicalMemory>(target: &Target<'_, M>, cpu: &Cpu) -> Option<Finding> {
-    let (base, own) = (cpu.registers.task.base, page(target, cpu.index as u64)?);
+    let base = cpu.registers.task.base;
+    let is_in_l1 = base.0 >> 63 == 1 && mappings::SLOTS.contains(&((base.0 >> 39 & 0x1ff) as usize));
+    let is_wrong = is_in_l1
+        && mappings::is_online(target, cpu.index as u64)
+        && page(target, cpu.index as u64).is_some()
+        && offset_in_page(target, cpu).is_none();
     let place = format!("CPU {} TR", cpu.index);
     let message = format!("{place} leads to {}, not to L1's own segment", target.name(base));
-    let is_own = base.0.wrapping_sub(own.0) < PAGE_SIZE;
-    (!is_own).then(|| Finding::tampering(Item::Tss, place, message).at(base, 0))
+    is_wrong.then(|| Finding::tampering(Item::Tss, place, message).at(base, 0))
 }
 
-fn stack_findings<M: PhysicalMemory>(target: &Target<'_, M>, cpu: &Cpu) -> Vec<Finding> {
-    let base = cpu.registers.task.base;
+fn stack_findings<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64, base: Gva) -> Vec<Finding> {
     let pointers = STACKS.map(|(name, at)| (name, base.offset(at), target.word(base.offset(at)).map(Gva)));
     let Some(first) = pointers[0].2 else {
-        let message = format!("the task segment of CPU {} cannot be read", cpu.index);
-        return vec![Finding::tampering(Item::Tss, format!("CPU {}", cpu.index), message).at(base, 0)];
+        let message = format!("the task segment of CPU {cpu} cannot be read");
+        return vec![Finding::tampering(Item::Tss, format!("CPU {cpu}"), message).at(base, 0)];
     };
     // Without L1's own table of stacks all that can be said is that they are one.
-    let stack = own_stack(target, cpu.index as u64).unwrap_or(first.0 & !(STACK_BYTES - 1));
+    let stack = own_stack(target, cpu).unwrap_or(first.0 & !(STACK_BYTES - 1));
     let wrong = |(name, at, pointer): (&str, Gva, Option<Gva>)| {
         let pointer = pointer?;
         // The first push is below.
         let is_in_stack = pointer.0.wrapping_sub(stack + 1) < STACK_BYTES;
         let is_poisoned = name != "RSP0" && !pointer.is_canonical();
-        let place = format!("CPU {} {name}", cpu.index);
+        let place = format!("CPU {cpu} {name}");
         let message =
             format!("{place} in the task segment is {pointer:#x}; the CPU's stack is at {stack:#x}");
         (!is_in_stack && !is_poisoned).then(|| Finding::tampering(Item::Tss, place, message).at(at, 8))

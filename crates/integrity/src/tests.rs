@@ -103,9 +103,13 @@ fn stacks_of_interrupts_are_judged() {
     let no_stack = |memory: &mut Memory| memory.put_word(Memory::physical(TSS + 4), 0x8600_1111_1111_1111);
     assert!(the_only(no_stack).1.starts_with("CPU 0 RSP0"), "it may not be poisoned");
     let file = file();
-    let task = TaskRegister { base: Gva(guest_page(0)), ..cpu().task };
-    let elsewhere = report(&running(&file), &file, SystemRegisters { task, ..cpu() }).unwrap().findings;
+    let leading_to = |base: u64| {
+        let task = TaskRegister { base: Gva(base), ..cpu().task };
+        report(&running(&file), &file, SystemRegisters { task, ..cpu() }).unwrap().findings
+    };
+    let elsewhere = leading_to(guest_page(0));
     assert!(elsewhere[0].message.contains("not to L1's own segment"), "{elsewhere:?}");
+    assert!(leading_to(0xffff_fe00_0000_3000).is_empty(), "a guest's");
 }
 
 #[test]
