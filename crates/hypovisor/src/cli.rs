@@ -16,7 +16,7 @@ use crate::view::AlertArgs;
 /// Watches a hypervisor from the layer below it.
 ///
 /// The hypervisor (Xen) runs unmodified in QEMU; hypovisor sees every hypercall that any of its virtual machines makes,
-/// decodes it and says who made it. Nothing in the hypervisor or its guests is changed, and they cannot tell.
+/// decodes it and says who made it. Nothing in the hypervisor or its guests is changed.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(

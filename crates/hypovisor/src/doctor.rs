@@ -1,6 +1,7 @@
 //! `hypovisor doctor`: what this machine can do, and what to do about what is missing.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
@@ -53,10 +54,18 @@ pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<u8> {
     kvm.push(kvm_library());
     let tcg_works = tcg.iter().all(Check::is_good);
     let kvm_works = tcg[0].is_good() && kvm.iter().all(Check::is_good);
-    let checks: Vec<Check> = tcg.into_iter().chain([kernel()]).chain(kvm).collect();
+    let at_once = [page_protection(), trace_events()];
+    let at_once_works = kvm_works && at_once.iter().all(Check::is_good);
+    let checks: Vec<Check> = tcg.into_iter().chain([kernel()]).chain(kvm).chain(at_once).collect();
     if args.json {
         let list: Vec<_> = checks.iter().map(check_json).collect();
-        let summary = json!({ "version": 1, "tcg": tcg_works, "kvm": kvm_works, "checks": list });
+        let summary = json!({
+            "version": 1,
+            "tcg": tcg_works,
+            "kvm": kvm_works,
+            "kvm_integrity_at_once": at_once_works,
+            "checks": list,
+        });
         writeln!(std::io::stdout(), "{summary:#}")?;
     } else {
         print(&checks, tcg_works, kvm_works)?;
@@ -125,6 +134,58 @@ fn kvm_device() -> Check {
             "add your user to the group kvm, and log in again",
         ),
     }
+}
+
+/// With `--integrity` under KVM, QEMU has the kernel tell of writes to the hypervisor's code.
+fn page_protection() -> Check {
+    let name = "page faults";
+    let needs = "for --integrity under KVM to tell of writes to the hypervisor's code as they are done";
+    let is_open = || File::options().read(true).write(true).open("/dev/userfaultfd").is_ok();
+    let unprivileged = || read_word("/proc/sys/vm/unprivileged_userfaultfd");
+    if is_root() || is_open() || unprivileged() == Some(1) {
+        return Check::good(name, format!("userfaultfd may be used, {needs}"));
+    }
+    Check::missing(
+        name,
+        format!("userfaultfd may not be used here, {needs}"),
+        "sysctl vm.unprivileged_userfaultfd=1, access to /dev/userfaultfd (Linux 6.1), or QEMU as root; without, code is looked at ten times \
+         a second",
+    )
+}
+
+/// With `--integrity` under KVM, the kernel counts hypercalls and picks out VMRUNs by its trace events.
+fn trace_events() -> Check {
+    const EVENTS: [&str; 2] = ["/sys/kernel/tracing/events/kvm", "/sys/kernel/debug/tracing/events/kvm"];
+    let name = "trace events";
+    let is_readable = EVENTS.iter().any(|dir| read_word(&format!("{dir}/kvm_nested_vmexit/id")).is_some());
+    // Who may trace without a capability (Linux Documentation/admin-guide/sysctl/kernel.rst, perf_event_paranoid).
+    let may_trace =
+        is_root() || read_word("/proc/sys/kernel/perf_event_paranoid").is_some_and(|level| level < 0);
+    match (is_readable, may_trace) {
+        (true, true) => Check::good(
+            name,
+            "KVM's may be used, for --integrity under KVM to count hypercalls and see VMRUNs",
+        ),
+        (false, _) => Check::missing(
+            name,
+            "KVM's cannot be read, by which --integrity under KVM counts hypercalls and sees VMRUNs",
+            "load the module kvm, mount tracefs at /sys/kernel/tracing, and let QEMU's user read it",
+        ),
+        (true, false) => Check::missing(
+            name,
+            "KVM's may not be used, by which --integrity under KVM counts hypercalls and sees VMRUNs",
+            "give QEMU CAP_PERFMON, or run it as root",
+        ),
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The number that a file of the kernel's holds.
+fn read_word(path: &str) -> Option<i64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// That the device can be opened says little: a guest has to run.
