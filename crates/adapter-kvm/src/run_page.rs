@@ -134,6 +134,8 @@ impl RunPage {
 unsafe impl Send for RunPage {}
 
 impl Vcpu for &RunPage {
+    const HAS_REGISTERS_AT_HAND: bool = true;
+
     fn read_register(&mut self, register: Register) -> Option<u64> {
         Some(self.register(register))
     }

@@ -17,8 +17,11 @@ pub enum Register {
 
 /// One L1 vCPU that stands at a hook. Given to the sensor on that vCPU's own thread.
 ///
-/// L1's memory is not part of it: every adapter's QEMU backs it with a memfd, which the sensor maps itself.
+/// L1's memory is not part of it: the sensor reads it through a mapping ([`crate::Control::ram`]).
 pub trait Vcpu {
+    /// Whether reading a register costs next to nothing; where it does not, the sensor leaves some to a look at memory.
+    const HAS_REGISTERS_AT_HAND: bool = false;
+
     /// The register's value, or `None` if the accelerator does not tell.
     fn read_register(&mut self, register: Register) -> Option<u64>;
 

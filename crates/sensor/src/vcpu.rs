@@ -100,6 +100,8 @@ pub struct VcpuSensor {
     kept: SavedFrame,
     /// Where the guest's frame stands: the same for every call on this physical CPU.
     frame_place: Option<FramePlace>,
+    /// Where the handler of PV calls returned to when its frame was last found where it should be.
+    usual_return: Option<u64>,
     /// When a call that no guest made was told last.
     foreign_told: Option<Instant>,
     who: WhoCache,
@@ -126,6 +128,7 @@ impl VcpuSensor {
             inner_continues: false,
             kept: SavedFrame::default(),
             frame_place: None,
+            usual_return: None,
             foreign_told: None,
             who: WhoCache::default(),
             vmcb: None,
@@ -200,6 +203,7 @@ impl VcpuSensor {
     /// Has the frame looked for again at the next call: L1 may keep its stacks elsewhere now.
     pub const fn forget_frame(&mut self) {
         self.frame_place = None;
+        self.usual_return = None;
     }
 
     /// L1 begins anew: calls under way do not return, and nothing stands where it stood.
@@ -213,7 +217,7 @@ impl VcpuSensor {
 
     fn enter(&mut self, ram: &Ram, kind: HookKind, vcpu: &mut impl Vcpu) {
         let time_ticks = vcpu.now_ticks();
-        if !self.is_guests_call(ram, vcpu) {
+        if !self.is_guests_call(ram, kind, vcpu) {
             return;
         }
         let Some((frame, layout)) = self.frame(ram, vcpu) else { return };

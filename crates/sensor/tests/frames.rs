@@ -24,9 +24,14 @@ fn a_call_is_read_from_the_stack_in_use_and_one_that_no_guest_made_is_told() {
     let mut sensor = VcpuSensor::new(0, control, producer);
     let entries = sensor.entries();
 
-    sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(FRAMES[0]));
-    sensor.on_hook(HookKind::PvExit, &mut FakeVcpu(FRAMES[0]));
+    // Where a guest's call returns to stands right below its registers.
+    made_up::put(FRAMES[0] - 8, CALLER).unwrap();
+    for _ in 0..3 {
+        sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(FRAMES[0]));
+        sensor.on_hook(HookKind::PvExit, &mut FakeVcpu(FRAMES[0]));
+    }
     assert_eq!(entries.pv(), 0, "this guest calls from the lower half");
+    made_up::put(FRAMES[0] - 8, CALLER + 0x1000).unwrap();
     sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(NO_FRAME));
     assert_eq!(entries.pv(), 0, "nobody's call");
     sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(FRAMES[1]));

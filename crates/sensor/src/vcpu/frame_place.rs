@@ -2,10 +2,18 @@
 //!
 //! A guest's registers are always at the top of the physical CPU's stack. A call with registers elsewhere was made by code
 //! inside L1. If they are at the top of another stack, L1 has begun anew and the CPU has another one.
+//!
+//! ```text
+//!   top of the stack   the guest's registers
+//!                      where the handler returns to: a PV guest's call enters it from right below
+//! ```
+//!
+//! Where registers are dear, that word stands for the register that says where the frame is. It cannot, while another call is under way or for
+//! a hardware-virtualised guest's call, and at one call in [`CHECK_SAMPLE`] the register is read all the same.
 
 use std::time::{Duration, Instant};
 
-use hypovisor_event::control::{FrameLayout, SystemChange, SystemRegister};
+use hypovisor_event::control::{FrameLayout, HookKind, SystemChange, SystemRegister};
 use hypovisor_machine::{Gva, VirtualMemory};
 use hypovisor_mapping::Ram;
 
@@ -15,6 +23,10 @@ use crate::machine::{Register, Vcpu};
 
 /// Bytes of a physical CPU's stack, to which it is aligned (`STACK_ORDER` 3, Xen arch/x86/include/asm/config.h).
 const STACK_BYTES: u64 = 8 * 4096;
+/// Where the upper, kernel half of the address space begins.
+const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+/// At one hook hit in so many (a power of two) where the frame is is not taken from memory.
+const CHECK_SAMPLE: u64 = 64;
 /// Between two reports of a call that no guest made: a hostile L1 can make any number.
 const FOREIGN_PERIOD: Duration = Duration::from_secs(1);
 
@@ -28,11 +40,26 @@ pub(super) struct FramePlace {
 impl VcpuSensor {
     /// Whether the handler that has just been entered was given the frame of a guest; tells if it was not.
     #[inline]
-    pub(super) fn is_guests_call(&mut self, ram: &Ram, vcpu: &mut impl Vcpu) -> bool {
-        let (Some(known), Some(frame)) = (self.frame_place, vcpu.read_register(Register::Rdi)) else {
+    pub(super) fn is_guests_call<V: Vcpu>(&mut self, ram: &Ram, kind: HookKind, vcpu: &mut V) -> bool {
+        let Some(known) = self.frame_place else { return true };
+        if !V::HAS_REGISTERS_AT_HAND && kind == HookKind::PvEntry && self.is_called_as_usual(ram, known) {
             return true;
-        };
-        known.gva == frame || self.has_moved(ram, known, frame, vcpu)
+        }
+        let Some(frame) = vcpu.read_register(Register::Rdi) else { return true };
+        if known.gva == frame {
+            self.usual_return = return_below(ram, known);
+            return true;
+        }
+        self.has_moved(ram, known, frame, vcpu)
+    }
+
+    /// Whether the handler was entered from right below the guest's registers, and from where it was the last time.
+    #[inline]
+    fn is_called_as_usual(&self, ram: &Ram, known: FramePlace) -> bool {
+        self.outer.is_none()
+            && self.hits & (CHECK_SAMPLE - 1) != CHECK_SAMPLE / 2
+            && self.usual_return.is_some()
+            && self.usual_return == return_below(ram, known)
     }
 
     #[cold]
@@ -90,6 +117,13 @@ impl VcpuSensor {
         let at = ram.offset_of(gpa, Frame::BYTES).ok().filter(|at| at.is_multiple_of(8))?;
         Some(FramePlace { gva: frame.0, at })
     }
+}
+
+/// The word below the guest's registers, if it may be an address of L1's code.
+#[inline]
+fn return_below(ram: &Ram, known: FramePlace) -> Option<u64> {
+    let word = u64::from_le(ram.mapping().word(known.at.checked_sub(8)?)?);
+    (word >= KERNEL_HALF).then_some(word)
 }
 
 /// Where the function that has just been entered returns to.

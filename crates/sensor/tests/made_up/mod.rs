@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use hypovisor_event::Rings;
 use hypovisor_event::control::{self, FrameLayout, Message};
 use hypovisor_machine::{Gpa, RamRange, clock};
@@ -86,6 +87,14 @@ pub(crate) fn make_ram(frames: &[(usize, u64)]) -> anyhow::Result<()> {
         put(frame + LAYOUT.current_vcpu as usize, DIRECT_MAP + VCPU as u64);
     }
     RAM.set(fd).map_err(|_| anyhow::anyhow!("a process has one made-up RAM"))
+}
+
+/// Writes a word of RAM.
+pub(crate) fn put(at: usize, word: u64) -> anyhow::Result<()> {
+    let fd = RAM.get().context("there is no RAM yet")?;
+    let ram = Mapping::new(fd, 0, RAM_BYTES, Access::ReadWrite)?;
+    anyhow::ensure!(ram.copy_in(at, &word.to_le_bytes()), "there is no RAM at {at:#x}");
+    Ok(())
 }
 
 /// Starts the sensor's control, and plays its engine until the sensor can read frames. Gives the engine's end too.
