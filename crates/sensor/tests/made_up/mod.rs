@@ -11,7 +11,6 @@ use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use hypovisor_event::Rings;
 use hypovisor_event::control::{self, FrameLayout, Message};
 use hypovisor_machine::{Gpa, RamRange, clock};
@@ -19,7 +18,7 @@ use hypovisor_mapping::{Access, Mapping, create_memfd};
 use hypovisor_sensor::{Control, ControlOptions, Register, Vcpu};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-const RAM_BYTES: usize = 1 << 20;
+pub(crate) const RAM_BYTES: usize = 1 << 20;
 const TABLES: usize = 0x1000;
 const VCPU: usize = 0x4000;
 const DOMAIN: usize = 0x5000;
@@ -47,7 +46,7 @@ const KERNEL_CODE: u64 = 0xe033;
 const XEN_VERSION: u64 = 17;
 
 /// A control takes a plain function to find RAM by, so that there is one of it in a process.
-static RAM: OnceLock<OwnedFd> = OnceLock::new();
+pub(crate) static RAM: OnceLock<OwnedFd> = OnceLock::new();
 
 /// A vCPU whose handler of hypercalls was given the frame at this place.
 pub(crate) struct FakeVcpu(pub(crate) usize);
@@ -87,14 +86,6 @@ pub(crate) fn make_ram(frames: &[(usize, u64)]) -> anyhow::Result<()> {
         put(frame + LAYOUT.current_vcpu as usize, DIRECT_MAP + VCPU as u64);
     }
     RAM.set(fd).map_err(|_| anyhow::anyhow!("a process has one made-up RAM"))
-}
-
-/// Writes a word of RAM.
-pub(crate) fn put(at: usize, word: u64) -> anyhow::Result<()> {
-    let fd = RAM.get().context("there is no RAM yet")?;
-    let ram = Mapping::new(fd, 0, RAM_BYTES, Access::ReadWrite)?;
-    anyhow::ensure!(ram.copy_in(at, &word.to_le_bytes()), "there is no RAM at {at:#x}");
-    Ok(())
 }
 
 /// Starts the sensor's control, and plays its engine until the sensor can read frames. Gives the engine's end too.
