@@ -22,6 +22,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::injections::Injections;
 use crate::system::SystemWatch;
 use crate::verdicts::{InForce, Verdicts};
+use crate::written::WrittenPages;
 
 /// The most bytes a compiled rule set may have.
 const MAX_RULES_BYTES: u64 = 16 << 20;
@@ -93,6 +94,7 @@ pub struct Control {
     injections: Injections,
     verdicts: Verdicts,
     system: SystemWatch,
+    written: WrittenPages,
     resets: AtomicU64,
     conversation: Mutex<Conversation>,
     answered: Condvar,
@@ -144,6 +146,7 @@ impl Control {
             injections: Injections::new(),
             verdicts: Verdicts::new(),
             system: SystemWatch::new(),
+            written: WrittenPages::default(),
             resets: AtomicU64::new(0),
             conversation: Mutex::default(),
             answered: Condvar::new(),
@@ -248,13 +251,20 @@ impl Control {
         }
     }
 
-    /// Somebody is about to write to a page that is watched. Not for a vCPU's thread: it may wait.
+    /// Somebody is about to write to a page that is watched. Never waits: what cannot be told now is told by
+    /// [`Control::tell_written`].
     pub fn page_written(&self, page: Gpa) {
-        let engine = self.lock().engine.as_ref().and_then(|engine| engine.try_clone().ok());
-        if let Some(engine) = engine {
-            // An engine that is gone looks at everything when it comes back.
-            let _ = control::send(&engine, &Message::Written(page), &[]);
+        if self.engine_attached() {
+            self.written.note(page);
+            self.tell_written();
         }
+    }
+
+    /// Tells of pages that could not be told before, if there are any; never waits.
+    pub fn tell_written(&self) {
+        let Ok(conversation) = self.conversation.try_lock() else { return };
+        let Some(engine) = &conversation.engine else { return };
+        self.written.flush(|page| control::try_send(engine, &Message::Written(page)));
     }
 
     /// Tells what could not be told before, if there is anything; never waits.
@@ -340,6 +350,8 @@ impl Control {
                 }
                 self.attached.store(false, Ordering::Relaxed);
                 self.injections.drop_waiting();
+                // The next engine looks at everything when it comes.
+                self.written.forget();
                 self.lock().engine = None;
             }
         }

@@ -33,6 +33,7 @@ mod vcpu;
 mod verdicts;
 mod vmcb;
 mod who;
+mod written;
 
 pub use account::Account;
 pub use control::{Answer, Control, ControlOptions, StartError};

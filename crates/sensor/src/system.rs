@@ -11,8 +11,10 @@ use hypovisor_machine::Gva;
 
 /// Values of all registers that are known: a dozen for each of many processors.
 const MAX_KNOWN: usize = 4096;
-/// Changes that wait to be told. A hostile L1 can make any number; those beyond are not needed to know that it is hostile.
+/// Changes that wait to be told. A hostile L1 can make any number; of those beyond, only their number is told.
 const MAX_WAITING: usize = 16;
+/// Of those that are nothing wrong in themselves: there is always room for others. The adapter tells such a one again.
+const MAX_USED_VMCBS: usize = MAX_WAITING / 2;
 
 /// MSR numbers (AMD APM vol. 2, appendix A.2).
 const MSRS: [(u64, SystemRegister); 9] = [
@@ -61,12 +63,14 @@ pub(crate) struct SystemWatch {
 struct State {
     known: Vec<(SystemRegister, u64)>,
     waiting: Vec<SystemChange>,
+    /// Those that there was no room for.
+    untold: u64,
 }
 
 impl State {
     /// With room for what may wait: once L1 has booted nothing is allocated.
     fn new() -> Self {
-        Self { known: Vec::new(), waiting: Vec::with_capacity(MAX_WAITING) }
+        Self { known: Vec::new(), waiting: Vec::with_capacity(MAX_WAITING), untold: 0 }
     }
 
     fn last(&self, register: SystemRegister) -> Option<u64> {
@@ -139,12 +143,20 @@ impl SystemWatch {
     }
 
     fn push(&self, state: &mut State, change: SystemChange) -> bool {
-        let is_new = state.waiting.len() < MAX_WAITING && !state.waiting.contains(&change);
-        if is_new {
-            state.waiting.push(change);
-            self.waiting.store(state.waiting.len() as u64, Ordering::Release);
+        if state.waiting.contains(&change) {
+            return false;
         }
-        is_new
+        let is_harmless = change.register == SystemRegister::UsedVmcb;
+        if is_harmless && state.waiting.len() >= MAX_USED_VMCBS {
+            return false;
+        }
+        if state.waiting.len() >= MAX_WAITING {
+            state.untold += 1;
+            return false;
+        }
+        state.waiting.push(change);
+        self.waiting.store(state.waiting.len() as u64, Ordering::Release);
+        true
     }
 
     pub(crate) fn is_waiting(&self) -> bool {
@@ -156,6 +168,9 @@ impl SystemWatch {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = state.waiting.iter().take_while(|change| send(**change)).count();
         state.waiting.drain(..sent);
+        if state.waiting.is_empty() && state.untold > 0 && send(untold(state.untold)) {
+            state.untold = 0;
+        }
         self.waiting.store(state.waiting.len() as u64, Ordering::Release);
     }
 
@@ -165,6 +180,10 @@ impl SystemWatch {
         self.settled.store(false, Ordering::Release);
         self.waiting.store(0, Ordering::Release);
     }
+}
+
+const fn untold(count: u64) -> SystemChange {
+    SystemChange { register: SystemRegister::Untold, before: 0, now: count, rip: Gva(0) }
 }
 
 #[cfg(test)]
@@ -214,8 +233,21 @@ mod tests {
             watch.see(SystemRegister::Lstar, 2 + value, RIP);
         }
         watch.flush(|_| false);
-        assert_eq!(told(&watch).len(), MAX_WAITING);
+        let told_then = told(&watch);
+        assert_eq!(told_then.len(), MAX_WAITING + 1);
+        assert_eq!(told_then.last(), Some(&(SystemRegister::Untold, 0, 100 - MAX_WAITING as u64)));
+        assert!(told(&watch).is_empty());
         watch.forget();
         assert!(!watch.see(SystemRegister::Lstar, 7, RIP));
+    }
+
+    #[test]
+    fn there_is_room_for_what_is_wrong() {
+        let watch = SystemWatch::new();
+        let change = |register, now| SystemChange { register, before: 0, now, rip: RIP };
+        let used = (0..100).filter(|vmcb| watch.tell(change(SystemRegister::UsedVmcb, *vmcb)));
+        assert_eq!(used.count(), MAX_USED_VMCBS);
+        assert!(watch.tell(change(SystemRegister::Vmcb, 7)));
+        assert_eq!(told(&watch).last(), Some(&(SystemRegister::Vmcb, 0, 7)));
     }
 }

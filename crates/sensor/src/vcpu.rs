@@ -100,6 +100,8 @@ pub struct VcpuSensor {
     kept: SavedFrame,
     /// Where the guest's frame stands: the same for every call on this physical CPU.
     frame_place: Option<FramePlace>,
+    /// The address where it was found last, since L1 has begun.
+    last_frame: Option<u64>,
     /// Where the handler of PV calls returned to when its frame was last found where it should be.
     usual_return: Option<u64>,
     /// When a call that no guest made was told last.
@@ -128,6 +130,7 @@ impl VcpuSensor {
             inner_continues: false,
             kept: SavedFrame::default(),
             frame_place: None,
+            last_frame: None,
             usual_return: None,
             foreign_told: None,
             who: WhoCache::default(),
@@ -188,6 +191,12 @@ impl VcpuSensor {
         memory.read_u64(Gva(u64::from_le(current)).offset(layout.vcpu_vmcb.into())).ok().map(Gpa)
     }
 
+    /// Which vCPU it is.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        self.index
+    }
+
     /// Calls of guests that have passed a hook of this vCPU; to be read by anybody.
     #[must_use]
     pub fn entries(&self) -> Arc<Entries> {
@@ -213,6 +222,7 @@ impl VcpuSensor {
         self.who = WhoCache::default();
         self.vmcb = None;
         self.forget_frame();
+        self.last_frame = None;
     }
 
     fn enter(&mut self, ram: &Ram, kind: HookKind, vcpu: &mut impl Vcpu) {

@@ -3,7 +3,7 @@
 mod made_up;
 
 use anyhow::Context as _;
-use hypovisor_event::control::{self, HookKind, Message, SystemRegister};
+use hypovisor_event::control::{self, HookKind, Message, SystemChange, SystemRegister};
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::Gva;
 use hypovisor_mapping::{Access, Mapping};
@@ -34,22 +34,34 @@ fn a_call_is_read_from_the_stack_in_use_and_one_that_no_guest_made_is_told() {
     let mut sensor = VcpuSensor::new(0, control, producer);
     let entries = sensor.entries();
 
-    // Where a guest's call returns to stands right below its registers.
-    put(FRAMES[0] - 8, CALLER).unwrap();
     for _ in 0..3 {
         sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(FRAMES[0]));
         sensor.on_hook(HookKind::PvExit, &mut FakeVcpu(FRAMES[0]));
     }
     assert_eq!(entries.pv(), 0, "this guest calls from the lower half");
+    // Where a guest's call returns to stands right below its registers.
     put(FRAMES[0] - 8, CALLER + 0x1000).unwrap();
+    put(NO_FRAME - 8, CALLER).unwrap();
     sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(NO_FRAME));
     assert_eq!(entries.pv(), 0, "nobody's call");
     sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(FRAMES[1]));
-    assert_eq!(entries.pv(), 1, "L1 was reset and the CPU has another stack");
+    assert_eq!(entries.pv(), 1, "the CPU has another stack");
+    sensor.on_hook(HookKind::PvExit, &mut FakeVcpu(FRAMES[1]));
+    put(FRAMES[0] + made_up::PROCESSOR, 1).unwrap();
+    sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(FRAMES[0]));
+    assert_eq!(entries.pv(), 1, "another CPU's stack");
+    sensor.l1_was_reset();
+    sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(FRAMES[0]));
 
-    let (Message::SystemChange(change), _) = control::receive(&engine).unwrap() else { panic!() };
-    let at = |place: usize| DIRECT_MAP + place as u64;
-    assert_eq!(change.register, SystemRegister::GuestFrame);
-    assert_eq!((change.before, change.now), (at(FRAMES[0]), at(NO_FRAME)));
-    assert_eq!(change.rip, Gva(CALLER));
+    let told = || {
+        let Ok((Message::SystemChange(change), _)) = control::receive(&engine) else { panic!() };
+        (change.register, change.before, change.now, change.rip)
+    };
+    let (at, caller) = (|place: usize| DIRECT_MAP + place as u64, Gva(CALLER));
+    let [one, other] = FRAMES.map(at);
+    assert_eq!(told(), (SystemRegister::GuestFrame, one, at(NO_FRAME), caller));
+    assert_eq!(told(), (SystemRegister::GuestStack, one, other, caller));
+    // The same within a second is not told again, and L1 that begins anew has its stacks where it likes.
+    control.l1_does(SystemChange { register: SystemRegister::Code, before: 0, now: 0, rip: Gva(0) });
+    assert_eq!(told().0, SystemRegister::Code);
 }

@@ -34,7 +34,7 @@ pub enum SystemRegister {
     GuestFrame = 13,
     /// Not a register: SYSCALLs of guests' kernels that reached no hook.
     Syscalls = 14,
-    /// Not a register: VMMCALLs, or Intel's VMCALLs, of hardware-virtualised guests that reached no hook.
+    /// Not a register: VMMCALLs (or under KVM on an Intel processor VMCALLs) of hardware-virtualised guests that reached no hook.
     Vmmcalls = 15,
     /// Not a register: the control block of a VMRUN of L1's own, where the sensor does not know whose it is.
     UsedVmcb = 16,
@@ -44,11 +44,15 @@ pub enum SystemRegister {
     GuestExit = 18,
     /// Not a register: code that L1 executes in its own part of the address space, and not in the pages that are watched.
     ForeignCode = 19,
+    /// Not a register: where guests' registers stand on a processor that had them elsewhere, without L1 having begun anew.
+    GuestStack = 20,
+    /// Not a register: changes that were noticed and not told, because there were too many.
+    Untold = 21,
 }
 
 impl SystemRegister {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Cr0,
         Self::Cr4,
         Self::Efer,
@@ -68,6 +72,8 @@ impl SystemRegister {
         Self::Code,
         Self::GuestExit,
         Self::ForeignCode,
+        Self::GuestStack,
+        Self::Untold,
     ];
 
     /// Its name in the manuals.
@@ -91,6 +97,8 @@ impl SystemRegister {
             Self::Vmmcalls => "VMMCALL",
             Self::Code | Self::ForeignCode => "code",
             Self::GuestExit => "guest exit",
+            Self::GuestStack => "guest stack",
+            Self::Untold => "changes",
         }
     }
 
@@ -105,12 +113,11 @@ pub struct SystemChange {
     /// What is set.
     pub register: SystemRegister,
     /// What it was set to last while L1 booted; of a VMRUN, the control block of the vCPU that runs by L1's own account, or 0
-    /// where L1 has no VMRUN; of a guest's frame, where those of guests stand on that physical CPU; of SYSCALLs, 1 if guests with
-    /// hardware virtualisation have run, whose own business they may be; of code, the eight bytes that stood there, the first lowest; of
-    /// a guest's exit, where it went, or 0 if that is not known.
+    /// where L1 has no VMRUN; of a guest's frame, where those of guests stand on that physical CPU; of code, the eight bytes that stood
+    /// there, the first lowest; of a guest's exit, where it went, or 0 if that is not known.
     pub before: u64,
     /// What it is set to; of calls that reached no hook, how many; of code, the eight bytes that stand there now; of guests that did not leave
-    /// as they should, how many in a row.
+    /// as they should, how many in a row; of changes that were not told, how many.
     pub now: u64,
     /// The instruction that does, or of a call that no guest made where it returns to; 0 if that was not seen.
     pub rip: Gva,

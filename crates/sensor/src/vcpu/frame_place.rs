@@ -1,7 +1,8 @@
 //! Where the frame of the guest that calls stands, and calls of L1's handlers that no guest made.
 //!
 //! A guest's registers are always at the top of the physical CPU's stack. A call with registers elsewhere was made by code
-//! inside L1. If they are at the top of another stack, L1 has begun anew and the CPU has another one.
+//! inside L1. If they are at the top of another stack, which is in use and says that it is the same CPU's, L1 may have given it that; it
+//! is told all the same, unless L1 has begun anew.
 //!
 //! ```text
 //!   top of the stack   the guest's registers
@@ -64,12 +65,31 @@ impl VcpuSensor {
 
     #[cold]
     fn has_moved(&mut self, ram: &Ram, known: FramePlace, frame: u64, vcpu: &mut impl Vcpu) -> bool {
-        if known.gva % STACK_BYTES == frame % STACK_BYTES {
+        if self.is_on_stack_of_same_cpu(ram, known, frame, vcpu) == Some(true) {
             self.forget_frame();
             return true;
         }
         self.tell_foreign_call(ram, Gva(frame), vcpu);
         false
+    }
+
+    /// Whether a frame is at the top of the stack in use, which by its own account is that of the CPU that had the frame elsewhere.
+    fn is_on_stack_of_same_cpu(
+        &self,
+        ram: &Ram,
+        known: FramePlace,
+        frame: u64,
+        vcpu: &mut impl Vcpu,
+    ) -> Option<bool> {
+        let stack = |address: u64| address & !(STACK_BYTES - 1);
+        let rsp = vcpu.read_register(Register::Rsp)?;
+        if known.gva - stack(known.gva) != frame - stack(frame) || stack(rsp) != stack(frame) {
+            return Some(false);
+        }
+        let memory = VirtualMemory::new(ram, vcpu.read_register(Register::Cr3)?);
+        let offset = self.control.layout()?.processor_id.into();
+        let cpu = |frame: u64| memory.read_u32(Gva(frame).offset(offset)).ok();
+        Some(cpu(known.gva)? == cpu(frame)?)
     }
 
     /// Code inside L1 calls a handler of hypercalls, with a guest's registers at `frame`.
@@ -99,10 +119,22 @@ impl VcpuSensor {
             Some(place) => place,
             None => {
                 let place = self.locate_frame(ram, vcpu)?;
+                self.tell_other_stack(ram, place, vcpu);
                 *self.frame_place.insert(place)
             }
         };
         Some((Frame::new(ram.mapping(), place.at)?, self.control.layout()?))
+    }
+
+    /// The frame stands there now. Tells if it stood elsewhere since L1 has begun.
+    #[cold]
+    fn tell_other_stack(&mut self, ram: &Ram, place: FramePlace, vcpu: &mut impl Vcpu) {
+        let Some(before) = self.last_frame.replace(place.gva).filter(|before| *before != place.gva) else {
+            return;
+        };
+        let rip = Gva(returns_to(ram, vcpu).unwrap_or(0));
+        let register = SystemRegister::GuestStack;
+        self.control.l1_does(SystemChange { register, before, now: place.gva, rip });
     }
 
     #[cold]

@@ -3,8 +3,7 @@
 //! ```text
 //!   0x1000  page tables: L1 sees all of RAM at DIRECT_MAP, with one large page
 //!   0x4000  struct vcpu, which leads to the struct domain at 0x5000
-//!   0x6000  where L1's return address is kept when a hook is hit
-//!   0x8000  free, for guests' frames
+//!   0x8000  free, for guests' frames, and L1's return address below each when a hook is hit
 //! ```
 
 use std::os::fd::OwnedFd;
@@ -22,13 +21,14 @@ pub(crate) const RAM_BYTES: usize = 1 << 20;
 const TABLES: usize = 0x1000;
 const VCPU: usize = 0x4000;
 const DOMAIN: usize = 0x5000;
-const RETURN_PLACE: usize = 0x6000;
 /// Where L1 sees all of RAM.
 pub(crate) const DIRECT_MAP: u64 = 0xffff_8300_0000_0000;
 /// Where the call that has just been entered returns to.
 pub(crate) const CALLER: u64 = 0xffff_82d0_4060_0000;
+/// In a guest's frame: the number of the CPU.
+pub(crate) const PROCESSOR: usize = 200;
 const LAYOUT: FrameLayout = FrameLayout {
-    processor_id: 200,
+    processor_id: PROCESSOR as u32,
     current_vcpu: 208,
     vcpu_id: 0,
     vcpu_domain: 16,
@@ -55,7 +55,7 @@ impl Vcpu for FakeVcpu {
     fn read_register(&mut self, register: Register) -> Option<u64> {
         match register {
             Register::Rdi => Some(DIRECT_MAP + self.0 as u64),
-            Register::Rsp => Some(DIRECT_MAP + RETURN_PLACE as u64),
+            Register::Rsp => Some(DIRECT_MAP + self.0 as u64 - 8),
             Register::Cr3 => Some(TABLES as u64),
             _ => None,
         }
@@ -78,8 +78,8 @@ pub(crate) fn make_ram(frames: &[(usize, u64)]) -> anyhow::Result<()> {
     put(0x3000 + index(1), 0x83);
     put(VCPU + LAYOUT.vcpu_domain as usize, DIRECT_MAP + DOMAIN as u64);
     put(DOMAIN, 5);
-    put(RETURN_PLACE, CALLER);
     for (frame, rip) in frames {
+        put(frame - 8, CALLER);
         put(frame + RAX, XEN_VERSION);
         put(frame + RIP, *rip);
         put(frame + CS, KERNEL_CODE);
