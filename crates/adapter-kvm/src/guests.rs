@@ -25,6 +25,7 @@ impl Vm {
             while !self.is_dead() {
                 std::thread::sleep(PERIOD);
                 calls.look(self);
+                self.control().tell_written();
                 if self.watches_l1() {
                     entries.look(self);
                 }
@@ -94,7 +95,8 @@ impl Entries {
         for entries in self.threads.values() {
             entries.elsewhere(|entry| tell(vm, SystemRegister::Vmcb, entry));
             entries.own(|entry| {
-                if self.told.is_due(entry.vmcb, now) {
+                // Without an engine there is nobody who would look for its owner.
+                if vm.control().engine_attached() && self.told.is_due(entry.vmcb, now) {
                     tell(vm, SystemRegister::UsedVmcb, entry);
                 }
             });

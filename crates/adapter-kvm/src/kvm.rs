@@ -31,6 +31,10 @@ const SET_MSRS: c_ulong = 0x4008_ae89;
 pub(crate) const RUN: c_ulong = 0xae80;
 /// vCPU: sets its general registers.
 pub(crate) const SET_REGS: c_ulong = 0x4090_ae82;
+/// vCPU: sets its system registers.
+pub(crate) const SET_SREGS: c_ulong = 0x4138_ae84;
+/// The same with other fields behind the interrupts' base (Linux 5.14).
+pub(crate) const SET_SREGS2: c_ulong = 0x4140_aecd;
 /// vCPU: breakpoints and single steps.
 pub(crate) const SET_GUEST_DEBUG: c_ulong = 0x4048_ae9b;
 

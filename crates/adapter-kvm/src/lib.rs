@@ -29,6 +29,7 @@
 
 mod breakpoints;
 mod call_exits;
+mod first_instruction;
 mod guests;
 mod kvm;
 mod msrs;

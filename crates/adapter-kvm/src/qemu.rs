@@ -5,16 +5,16 @@ use core::ffi::{c_int, c_ulong, c_void};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kvm_bindings::{kvm_enable_cap, kvm_guest_debug, kvm_msr_filter, kvm_regs, kvm_userspace_memory_region};
+use kvm_bindings::{
+    kvm_enable_cap, kvm_guest_debug, kvm_msr_filter, kvm_regs, kvm_sregs, kvm_userspace_memory_region,
+};
 
+use crate::first_instruction::FirstInstruction;
 use crate::kvm;
 use crate::msrs;
 use crate::options::Options;
 use crate::vcpu::{KvmVcpu, Next};
 use crate::vm::{VM, Vm, log};
-
-/// Where a processor begins after a reset (AMD APM vol. 2, §14.1.3), in its code segment.
-const RESET_RIP: u64 = 0xfff0;
 
 thread_local! {
     /// The vCPU that this thread ran last.
@@ -56,10 +56,13 @@ pub(crate) unsafe fn on_ioctl(fd: c_int, request: c_ulong, argument: *mut c_void
             kvm::CREATE_VCPU => guarded(|| on_vcpu(fd, result)),
             kvm::SET_REGS if !argument.is_null() => {
                 // SAFETY: the request's argument is this structure.
-                let registers = unsafe { *argument.cast::<kvm_regs>() };
-                if registers.rip == RESET_RIP {
-                    guarded(|| on_reset(fd));
-                }
+                let registers = unsafe { &*argument.cast::<kvm_regs>() };
+                guarded(|| on_registers(fd, |first| first.set_registers(registers)));
+            }
+            kvm::SET_SREGS | kvm::SET_SREGS2 if !argument.is_null() => {
+                // SAFETY: the request's argument is this structure, or has its fields up to the interrupts' base and is longer.
+                let registers = unsafe { &*argument.cast::<kvm_sregs>() };
+                guarded(|| on_registers(fd, |first| first.set_system_registers(registers)));
             }
             kvm::SET_USER_MEMORY_REGION | kvm::SET_USER_MEMORY_REGION2 if !argument.is_null() => {
                 // SAFETY: the request's argument is this structure, or begins with it.
@@ -107,14 +110,16 @@ fn on_memory(fd: c_int, region: kvm_userspace_memory_region) {
     }
 }
 
-/// QEMU has set a vCPU back to its first instruction, as it does with each when it resets the machine.
-#[cold]
-fn on_reset(fd: c_int) {
+/// QEMU has set registers of a vCPU; they may be those of its first instruction.
+fn on_registers(fd: c_int, begins_anew: impl FnOnce(&FirstInstruction) -> bool) {
     if let Some(vm) = VM.get()
         && let Some(vcpu) = vm.find(fd)
+        && begins_anew(vcpu.first_instruction())
     {
         vcpu.l1_was_reset(vm);
-        vm.forget_hooks();
+        if vcpu.is_first() {
+            vm.forget_hooks();
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use kvm_bindings::{kvm_debug_exit_arch, kvm_guest_debug};
 
 use crate::breakpoints::{Breakpoints, Hooks};
 use crate::call_exits::CallExits;
+use crate::first_instruction::FirstInstruction;
 use crate::kvm;
 use crate::msrs;
 use crate::run_page::RunPage;
@@ -49,6 +50,7 @@ pub(crate) struct KvmVcpu {
     /// Calls of guests that passed its hooks, and those that the kernel saw.
     entries: Arc<Entries>,
     exits: OnceLock<Option<CallExits>>,
+    first_instruction: FirstInstruction,
     state: Mutex<State>,
 }
 
@@ -88,12 +90,22 @@ impl KvmVcpu {
             armed: AtomicBool::new(false),
             entries,
             exits: OnceLock::new(),
+            first_instruction: FirstInstruction::default(),
             state: Mutex::new(state),
         })
     }
 
     pub(crate) const fn fd(&self) -> c_int {
         self.fd
+    }
+
+    /// Whether it is the one that boots the machine.
+    pub(crate) const fn is_first(&self) -> bool {
+        self.index == 0
+    }
+
+    pub(crate) const fn first_instruction(&self) -> &FirstInstruction {
+        &self.first_instruction
     }
 
     /// Hypercalls of hardware-virtualised guests: how many passed a hook, how many were made; and how many PV guests made. `None` if
@@ -157,7 +169,7 @@ impl KvmVcpu {
         self.armed.store(true, Ordering::SeqCst);
     }
 
-    /// The machine begins anew, without hooks. Called on the vCPU's own thread, as all of QEMU's settings are.
+    /// The vCPU begins anew, without hooks. Called on the vCPU's own thread, as all of QEMU's settings are.
     pub(crate) fn l1_was_reset(&self, vm: &Vm) {
         let mut state = self.state();
         state.sensor.l1_was_reset();

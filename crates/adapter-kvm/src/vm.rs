@@ -271,7 +271,10 @@ impl Vm {
                     gpa.into_iter().for_each(|gpa| self.control.page_written(gpa));
                 }
                 Err(Errno::INTR) => {}
-                Err(error) => return log(&format!("writes to L1's code are no longer told: {error}")),
+                Err(error) => {
+                    writes.give_up();
+                    return log(&format!("writes to L1's code are no longer told: {error}"));
+                }
             }
         }
     }

@@ -8,6 +8,7 @@
 
 use core::ffi::{c_int, c_ulong};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hypovisor_machine::PAGE_SIZE;
 use rustix::io::Errno;
@@ -62,9 +63,9 @@ struct WriteProtect {
 /// Bytes of `struct uffd_msg`: the event in the first, a fault's address from the 16th on.
 const MESSAGE_BYTES: usize = 32;
 
-/// Write protection of this process's memory.
+/// Write protection of this process's memory; without a descriptor from when it was given up.
 #[derive(Debug)]
-pub(crate) struct Writes(OwnedFd);
+pub(crate) struct Writes(Mutex<Option<Arc<OwnedFd>>>);
 
 impl Writes {
     /// For private and, where the kernel can, shared memory.
@@ -76,7 +77,7 @@ impl Writes {
     }
 
     fn with(features: u64) -> rustix::io::Result<Self> {
-        let writes = Self(descriptor()?);
+        let writes = Self(Mutex::new(Some(Arc::new(descriptor()?))));
         writes.request(API_REQUEST, &mut Api { api: API, features, ioctls: 0 })?;
         Ok(writes)
     }
@@ -90,26 +91,45 @@ impl Writes {
         self.request(WRITE_PROTECT, &mut WriteProtect { start, len, mode: PROTECT })
     }
 
-    /// Waits until somebody writes to a protected page, and lets it. The page's address; `None` if it was something else.
+    /// Ends all protection: the kernel lets everybody go on who waits.
+    pub(crate) fn give_up(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn fd(&self) -> rustix::io::Result<Arc<OwnedFd>> {
+        // A descriptor is there or not.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Errno::BADF)
+    }
+
+    /// Waits until somebody writes to a protected page, and lets it. The page's address; `None` if it was something else, or the memory
+    /// is no longer there.
     ///
     /// # Errors
     /// The kernel's.
     pub(crate) fn next(&self) -> rustix::io::Result<Option<u64>> {
         let mut message = [0; MESSAGE_BYTES];
-        let read = rustix::io::read(&self.0, &mut message)?;
+        let read = rustix::io::read(&*self.fd()?, &mut message)?;
         if read < MESSAGE_BYTES || message[0] != PAGE_FAULT {
             return Ok(None);
         }
         let mut address = [0; 8];
         address.copy_from_slice(&message[16..24]);
         let page = u64::from_le_bytes(address) & !(PAGE_SIZE - 1);
-        self.request(WRITE_PROTECT, &mut WriteProtect { start: page, len: PAGE_SIZE, mode: 0 })?;
-        Ok(Some(page))
+        loop {
+            match self.request(WRITE_PROTECT, &mut WriteProtect { start: page, len: PAGE_SIZE, mode: 0 }) {
+                Ok(()) => return Ok(Some(page)),
+                Err(Errno::NOENT) => return Ok(None),
+                // This process's memory is just being changed.
+                Err(Errno::AGAIN | Errno::INTR) => std::thread::yield_now(),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn request<T>(&self, request: c_ulong, argument: &mut T) -> rustix::io::Result<()> {
+        let fd = self.fd()?;
         // SAFETY: each request here is made with the structure that is its argument.
-        let result = unsafe { kvm::ioctl(self.0.as_raw_fd(), request, std::ptr::from_mut(argument).cast()) };
+        let result = unsafe { kvm::ioctl(fd.as_raw_fd(), request, std::ptr::from_mut(argument).cast()) };
         checked(result).map(|_| ())
     }
 }
@@ -177,5 +197,16 @@ mod tests {
         write(2, 3);
         write(0, 4);
         assert_eq!(told.recv().unwrap(), Some(start), "the second write to page 2 is free");
+    }
+
+    #[test]
+    fn who_gives_up_protects_nothing() {
+        let Ok(writes) = Writes::open() else {
+            eprintln!("userfaultfd is not to be had here: nothing was tested");
+            return;
+        };
+        writes.give_up();
+        assert_eq!(writes.protect(0x1000, PAGE_SIZE), Err(Errno::BADF));
+        assert_eq!(writes.next(), Err(Errno::BADF));
     }
 }

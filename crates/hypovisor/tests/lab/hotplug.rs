@@ -1,8 +1,9 @@
-//! A processor that is added while L1 runs is given what the others have.
+//! A processor that is added while L1 runs is given what the others have, and is not taken for a reset.
 
 use hypovisor_engine::qmp::Qmp;
 use serde_json::{Value, json};
 
+use crate::integrity;
 use crate::resets::{marks, monitor};
 use crate::support::{Driven, one_machine, text};
 
@@ -18,11 +19,13 @@ fn a_processor_may_be_added() {
     let _machine = one_machine();
     let dir = tempfile::tempdir().unwrap();
     let machine = Driven::new(dir.path(), SCRIPT);
-    let (recording, socket) = (dir.path().join("recording"), dir.path().join("monitor"));
+    let [recording, socket, alerts] =
+        ["recording", "monitor", "alerts.json"].map(|name| dir.path().join(name));
     let mut args = monitor(&socket).to_vec();
     args.extend(["-smp".to_owned(), "1,maxcpus=2".to_owned()]);
     std::thread::scope(|scope| {
-        let engine = machine.start_with(&recording, &args.into_iter().map(Into::into).collect::<Vec<_>>());
+        let args: Vec<_> = args.into_iter().map(Into::into).collect();
+        let engine = machine.start_guarded(&recording, &alerts, &args);
         let driver = scope.spawn(|| machine.drive());
         machine.wait_for("ready");
         let mut qmp = Qmp::connect(&socket).unwrap();
@@ -37,7 +40,11 @@ fn a_processor_may_be_added() {
         drop(qmp);
         driver.join().unwrap().expect("the machine goes on to its own end");
         let output = engine.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("the hypervisor itself is watched"), "{said}");
+        assert!(!said.contains("reset"), "{said}");
     });
     assert_eq!(marks(&recording, 7), 100);
+    assert_eq!(integrity::alerts(&alerts), Vec::<Value>::new(), "an added processor is no tampering");
 }
