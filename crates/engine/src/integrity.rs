@@ -30,6 +30,7 @@ use self::sweeps::Sweeps;
 mod judgement;
 mod notices;
 mod owners;
+mod pages;
 mod sweeps;
 mod told;
 
@@ -93,7 +94,11 @@ pub enum Told {
         time_ns: i64,
         /// What.
         finding: Box<Finding>,
+        /// The machine was stopped for it.
+        stopped: bool,
     },
+    /// The machine could not be stopped for tampering.
+    NotStopped(InspectError),
     /// L1 is no longer watched.
     Ended(IntegrityError),
 }
@@ -198,7 +203,7 @@ impl Watcher<'_> {
         let reference = Reference::new(&file)?;
         let machine = RunningMachine::open(&self.options.monitor)?;
         while let Some(first) = self.booted(&machine, &reference, &structures)
-            && self.watch(&machine, &reference, &structures, first)? == End::Reset
+            && self.watch(&machine, &reference, &structures, first) == End::Reset
         {
             self.tell(Told::Reset);
         }
@@ -212,17 +217,17 @@ impl Watcher<'_> {
         reference: &'a Reference<'a>,
         structures: &Structures,
         first: Target<'a, Memory<'a>>,
-    ) -> Result<End, IntegrityError> {
+    ) -> End {
         let baseline = Baseline::take(&first);
         let mut sweeps = Sweeps::new(machine, reference, &baseline, structures);
         let (report, findings) = sweeps.first(&first);
         self.tell(Told::Watching { report: Box::new(report), bytes: baseline.bytes() });
-        self.report(machine, findings)?;
+        self.report(machine, findings);
         self.tell(Told::WatchWrites(baseline.never_written()));
         let mut target = first;
         while let Some(noticed) = self.notices.wait(BASELINE_PERIOD) {
             if noticed.contains(&Noticed::Reset) {
-                return Ok(End::Reset);
+                return End::Reset;
             }
             if sweeps.is_state_due() {
                 // Somebody else may have the monitor, or QEMU may be ending: what was known of the registers stays.
@@ -233,13 +238,13 @@ impl Watcher<'_> {
             if !findings.is_empty() && self.has_reset(machine) {
                 continue;
             }
-            self.report(machine, findings)?;
+            self.report(machine, findings);
             let written: Vec<_> = noticed.iter().filter_map(Noticed::page).collect();
             if !written.is_empty() {
                 self.tell(Told::WatchWrites(written.into_iter().map(|page| (page, PAGE_SIZE)).collect()));
             }
         }
-        Ok(End::NobodyAsks)
+        End::NobodyAsks
     }
 
     /// Whether what was found is due to a reset, of which the sensor's word is under way.
@@ -268,20 +273,25 @@ impl Watcher<'_> {
                 if since.elapsed() >= SETTLE_TIME || !check(&target, structures, &[]).is_tampered() {
                     return Some(target);
                 }
+            } else {
+                booted = None;
             }
             self.notices.wait(BOOT_PERIOD)?;
         }
     }
 
-    /// Tells, and stops the machine if that is wished for.
-    fn report(&self, machine: &RunningMachine, findings: Vec<Finding>) -> Result<(), IntegrityError> {
-        if self.options.pause && findings.iter().any(Finding::is_tampering) {
-            machine.stop()?;
-        }
+    /// Stops the machine if that is wished for, and tells, whether it could be stopped or not.
+    fn report(&self, machine: &RunningMachine, findings: Vec<Finding>) {
+        let is_to_stop = self.options.pause && findings.iter().any(Finding::is_tampering);
+        let end = is_to_stop.then(|| machine.stop());
+        let stopped = matches!(end, Some(Ok(())));
         for finding in findings {
-            self.tell(Told::Finding { time_ns: now_ns(), finding: Box::new(finding) });
+            let (time_ns, finding) = (now_ns(), Box::new(finding));
+            self.tell(Told::Finding { time_ns, finding, stopped });
         }
-        Ok(())
+        if let Some(Err(error)) = end {
+            self.tell(Told::NotStopped(error));
+        }
     }
 
     fn tell(&self, told: Told) {

@@ -75,6 +75,8 @@ pub struct Session {
     /// The kinds of domains that the sensor has been told, once it judges by rules.
     told: Option<BTreeMap<u16, DomainKind>>,
     system_changes: Vec<SystemChange>,
+    /// Those that there was no room for.
+    untold: u64,
     written: Vec<Gpa>,
     was_reset: bool,
     drain: Drain,
@@ -122,6 +124,7 @@ impl Session {
             paused: None,
             told: None,
             system_changes: Vec::new(),
+            untold: 0,
             written: Vec::new(),
             was_reset: false,
             drain: Drain::new(consumers?),

@@ -9,7 +9,7 @@ use hypovisor_engine::alert::{ActionTaken, AlertOutput, Alerter};
 use hypovisor_engine::integrity::{self, ExecutedCode, IntegrityOptions, IntegrityWatch, Repeats, Told};
 use hypovisor_engine::session::Session;
 use hypovisor_event::control::{SystemChange, SystemRegister};
-use hypovisor_integrity::Finding;
+use hypovisor_integrity::{Finding, Item};
 use hypovisor_l1::SymbolSource;
 use hypovisor_machine::Gpa;
 
@@ -50,12 +50,13 @@ impl Integrity {
         }
         let (to_look_at, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_to_be_looked_at);
         let findings: Vec<Finding> = changes.iter().map(integrity::judge).collect();
-        if self.pause && findings.iter().any(Finding::is_tampering) {
-            session.stop()?;
-        }
-        for finding in findings {
+        let is_to_stop = self.pause && findings.iter().any(Finding::is_tampering);
+        let end = is_to_stop.then(|| session.stop());
+        let stopped = matches!(end, Some(Ok(())));
+        let not_stopped = end.and_then(Result::err).map(|error| not_stopped(&error));
+        for finding in findings.into_iter().chain(not_stopped) {
             if self.repeats.is_news(&finding, Instant::now()) {
-                self.alert(integrity::now_ns(), finding, alerter)?;
+                alert(integrity::now_ns(), finding, stopped, alerter)?;
             }
         }
         let State::On(watch) = &self.state else { return Ok(()) };
@@ -113,28 +114,33 @@ impl Integrity {
                 let _ = writeln!(std::io::stderr(), "\rhypovisor: {line}");
                 Ok(())
             }
-            Told::Finding { time_ns, finding } => self.alert(time_ns, *finding, alerter),
+            Told::Finding { time_ns, finding, stopped } => alert(time_ns, *finding, stopped, alerter),
+            Told::NotStopped(error) => alert(integrity::now_ns(), not_stopped(&error), false, alerter),
             Told::Ended(error) => {
                 self.state = State::Ended;
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "\rhypovisor: the hypervisor itself is no longer watched: {error}"
-                );
-                Ok(())
+                let message = format!("the hypervisor itself is no longer watched: {error}");
+                let finding = Finding::unknown(Item::Watch, "watch", message, "what that error comes from");
+                alert(integrity::now_ns(), finding, false, alerter)
             }
         }
     }
+}
 
-    fn alert<O: AlertOutput>(
-        &self,
-        time_ns: i64,
-        finding: Finding,
-        alerter: &mut Alerter<O>,
-    ) -> anyhow::Result<()> {
-        let paused = self.pause && finding.is_tampering();
-        let taken = if paused { ActionTaken::Paused } else { ActionTaken::Observed };
-        Ok(alerter.integrity(time_ns, finding, taken)?)
-    }
+fn alert<O: AlertOutput>(
+    time_ns: i64,
+    finding: Finding,
+    stopped: bool,
+    alerter: &mut Alerter<O>,
+) -> anyhow::Result<()> {
+    let paused = stopped && finding.is_tampering();
+    let taken = if paused { ActionTaken::Paused } else { ActionTaken::Observed };
+    Ok(alerter.integrity(time_ns, finding, taken)?)
+}
+
+/// Of this its user hopes that it stops an attacker: that it did not is worth an alert.
+fn not_stopped(error: &dyn std::error::Error) -> Finding {
+    let message = format!("the machine could not be stopped for tampering: {error}");
+    Finding::unknown(Item::Watch, "machine", message, "whether it runs on: `query-status` at QEMU's monitor")
 }
 
 /// What to think of it depends on what L1's memory holds.

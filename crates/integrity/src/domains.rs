@@ -26,7 +26,7 @@ const MAX_ALL_VCPUS: usize = 1 << 16;
 /// Entries of the index by number (`DOMAIN_HASH_SIZE`, xen/common/domain.c).
 const HASH_ENTRIES: u64 = 256;
 /// `XEN_DOMCTL_CDF_hvm` (public/domctl.h).
-const HARDWARE_VIRTUALISED: u32 = 1;
+pub(crate) const HARDWARE_VIRTUALISED: u32 = 1;
 
 /// A virtual processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -2,10 +2,10 @@
 
 use hypovisor_machine::{Gva, PhysicalMemory};
 
+use crate::baseline::Baseline;
 use crate::disassembly;
 use crate::finding::{Finding, Item, Judgement};
 use crate::livepatch::LivePatches;
-use crate::mappings;
 use crate::target::Target;
 
 /// So many bytes are told of an instruction.
@@ -26,16 +26,23 @@ pub fn changed_code<M: PhysicalMemory>(
         .compared(first_line(rip, genuine), first_line(rip, executed))
 }
 
+/// Whether memory holds at `rip` what was executed there.
+pub fn holds<M: PhysicalMemory>(target: &Target<'_, M>, rip: Gva, executed: &FirstBytes) -> bool {
+    // What the sensor tells of a short instruction is filled up with zeros.
+    let len = executed.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+    target.bytes(rip, len).is_some_and(|now| now == executed[..len])
+}
+
 /// Code in L1's part of the address space that is not in the pages of its image's code. `None` if it is L1's all the same, or that of a
 /// live patch.
 pub fn foreign_code<M: PhysicalMemory>(
     target: &Target<'_, M>,
+    baseline: &Baseline,
     patches: &LivePatches,
     rip: Gva,
     executed: &FirstBytes,
 ) -> Option<Finding> {
-    let is_own = target.reference.parts().text.contains(rip)
-        || mappings::stubs(target).iter().any(|stub| stub.at.page() == rip.page());
+    let is_own = baseline.is_own_code(target, rip) || baseline.is_stub(target, rip);
     let judgement = patches.judge_code(rip);
     if is_own || matches!(judgement, Judgement::LivePatch { .. }) {
         return None;

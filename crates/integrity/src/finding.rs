@@ -33,6 +33,8 @@ pub enum Item {
     Vmrun,
     /// Who calls the handlers of hypercalls.
     Hypercalls,
+    /// That L1 is watched, and what is to be done about tampering.
+    Watch,
 }
 
 impl Item {
@@ -53,12 +55,13 @@ impl Item {
             Self::Domains => "domains",
             Self::Vmrun => "vmrun",
             Self::Hypercalls => "hypercalls",
+            Self::Watch => "watch",
         }
     }
 }
 
 /// What is to be thought of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case", tag = "judgement")]
 pub enum Judgement {
     /// Nothing that L1 does by itself explains it.

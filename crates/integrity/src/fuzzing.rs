@@ -68,17 +68,19 @@ fn look(clean: &L1, memory: &crate::made_up::Memory, cpu: SystemRegisters) -> Re
     let changes = Baseline::take(&genuine).compare(&target, &patches);
     let damaged = Baseline::take(&target);
     let back = damaged.compare(&genuine, &LivePatches::default());
+    let moved = [Baseline::take(&genuine).remapped(&target), damaged.remapped(&genuine)];
     for (page, _) in damaged.never_written() {
         let _ = damaged.put_back(&target, page);
     }
     let _ = damaged.put_back(&target, Gpa(u64::MAX));
-    assert!([&report.findings, &changes, &back].iter().all(|findings| findings.len() <= MAX_FINDINGS));
+    let told = [&report.findings, &changes.findings, &back.findings, &moved[0], &moved[1]];
+    assert!(told.iter().all(|findings| findings.len() <= MAX_FINDINGS));
     let domains = crate::domains::find(&target, &clean.structures, &clean.ram());
     Reached {
         is_found: true,
         domains: domains.map_or(0, |domains| domains.len()),
         patches: patches.iter().count(),
         tampering: report.findings.iter().filter(|finding| finding.is_tampering()).count(),
-        changes: changes.len(),
+        changes: changes.findings.len(),
     }
 }

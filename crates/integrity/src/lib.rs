@@ -39,8 +39,8 @@ mod text;
 
 use hypovisor_machine::{Gpa, PhysicalMemory};
 
-pub use baseline::Baseline;
-pub use executed::{FirstBytes, changed_code, foreign_code};
+pub use baseline::{Baseline, Changes};
+pub use executed::{FirstBytes, changed_code, foreign_code, holds};
 pub use finding::{Finding, Item, Judgement, Report, Verified};
 pub use livepatch::{LivePatch, LivePatches};
 pub use reference::{NoBorder, Reference};
@@ -62,16 +62,21 @@ pub fn check<M: PhysicalMemory>(
     text::check_constants(target, &mut report);
     pointers::check_pointers(target, &mut report);
     pointers::check_exception_table(target, &mut report);
-    check_state(target, &patches, &mut report);
+    check_state(target, structures, &patches, &mut report);
     check_domains(target, structures, ram, &mut report);
     report
 }
 
 /// Looks at what L1 changes as it runs: page tables, registers, gates and task segments.
-pub fn check_state<M: PhysicalMemory>(target: &Target<'_, M>, patches: &LivePatches, report: &mut Report) {
+pub fn check_state<M: PhysicalMemory>(
+    target: &Target<'_, M>,
+    structures: &Structures,
+    patches: &LivePatches,
+    report: &mut Report,
+) {
     mappings::check(target, patches, report);
     gates::check(target, report);
-    tasks::check(target, report);
+    tasks::check(target, structures, report);
     registers::check(target, report);
 }
 

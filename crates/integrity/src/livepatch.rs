@@ -12,7 +12,7 @@ use crate::target::Target;
 
 /// The most patches, and the most functions of all of them, that are looked at.
 const MAX_PATCHES: usize = 64;
-const MAX_FUNCTIONS: usize = 1024;
+pub(crate) const MAX_FUNCTIONS: usize = 1024;
 /// `XEN_LIVEPATCH_NAME_SIZE` (public/sysctl.h).
 const NAME_BYTES: usize = 128;
 /// `LIVEPATCH_STATE_APPLIED` (public/sysctl.h).

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use hypovisor_machine::leaves::{Leaf, LeavesError, for_each_leaf, top_level_entry};
+use hypovisor_machine::leaves::{Leaf, LeavesError, TableBudget, for_each_leaf, top_level_entry};
 use hypovisor_machine::{Gpa, Gva, PAGE_SIZE, PhysicalMemory};
 
 use crate::finding::{Finding, Item, Judgement, Report};
@@ -17,8 +17,8 @@ use crate::target::Target;
 
 /// The slots of the top-level table that are L1's own.
 pub(crate) const SLOTS: std::ops::RangeInclusive<usize> = 256..=271;
-/// The most tables that are read: with 4 KiB pages only, 128 GiB.
-const MAX_TABLES: usize = 1 << 16;
+/// The most tables that are read: Xen maps memory with large pages, and this is 32 GiB of small ones.
+const MAX_TABLES: usize = 1 << 14;
 /// The most processors that are looked at: Xen's own limit, unless it was built otherwise (`NR_CPUS`).
 pub(crate) const MAX_CPUS: u64 = 256;
 /// The most findings of one kind.
@@ -31,14 +31,11 @@ pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, patches: &LivePat
     let mut walk =
         Walk { target, patches, stubs, code: Vec::new(), pages: 0, aliased: 0, findings: BTreeMap::new() };
     walk.code = frames_of(target, Range { start: parts.text.start, end: parts.set_at_boot.end });
-    let mut ended = Ok(());
-    for slot in SLOTS {
-        if is_own_table(target, slot) {
-            continue;
-        }
-        ended = ended
-            .and(for_each_leaf(&target.physical, target.cr3, slot, MAX_TABLES, &mut |leaf| walk.see(leaf)));
-    }
+    let mut budget = TableBudget::new(MAX_TABLES);
+    let mut slots = SLOTS.filter(|slot| !is_own_table(target, *slot));
+    let ended = slots.try_for_each(|slot| {
+        for_each_leaf(&target.physical, target.cr3, slot, &mut budget, &mut |leaf| walk.see(leaf))
+    });
     if let Err(error) = ended {
         report.add([unreadable(&error)]);
     }
@@ -80,6 +77,15 @@ pub(crate) struct Stub {
     pub(crate) at: Gva,
 }
 
+impl Stub {
+    /// With its place for emulated instructions (`STUB_BUF_SIZE`, xen/arch/x86/include/asm/config.h); others have the rest of its page.
+    pub(crate) const BYTES: u64 = 128;
+
+    pub(crate) fn contains(&self, at: Gva) -> bool {
+        at.0.checked_sub(self.at.0).is_some_and(|offset| offset < Self::BYTES)
+    }
+}
+
 /// A variable of 8 bytes that each processor has for itself.
 pub(crate) fn per_cpu<M: PhysicalMemory>(target: &Target<'_, M>, name: &str, cpu: u64) -> Option<u64> {
     let symbols = target.reference.symbols();
@@ -89,7 +95,12 @@ pub(crate) fn per_cpu<M: PhysicalMemory>(target: &Target<'_, M>, name: &str, cpu
 
 /// The stubs of all processors that are online, by L1's own per-CPU variable `stubs`.
 pub(crate) fn stubs<M: PhysicalMemory>(target: &Target<'_, M>) -> Vec<Stub> {
-    (0..MAX_CPUS).filter(|cpu| is_online(target, *cpu)).map_while(|cpu| stub(target, cpu)).collect()
+    (0..MAX_CPUS).filter(|cpu| is_online(target, *cpu)).filter_map(|cpu| stub(target, cpu)).collect()
+}
+
+/// Those of all processors that have any. (L1 makes a processor's before it is online.)
+pub(crate) fn stubs_of_any<M: PhysicalMemory>(target: &Target<'_, M>) -> Vec<Stub> {
+    (0..MAX_CPUS).filter_map(|cpu| stub(target, cpu)).collect()
 }
 
 pub(crate) fn stub<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Option<Stub> {
@@ -118,6 +129,8 @@ enum Wrong {
     WritableCode,
     ExecutableData,
     ForeignCode,
+    /// Apart from the others, so that nobody who claims any number of patches can fill up what is told of those.
+    PatchCode,
     Alias,
 }
 
@@ -151,9 +164,12 @@ impl<M: PhysicalMemory> Walk<'_, '_, M> {
 
     fn see_image(&mut self, leaf: Leaf, text: Range, constants: Range) {
         let (is_text, is_constant) = (text.contains(leaf.gva), constants.contains(leaf.gva));
-        if leaf.rights.write && (is_text || is_constant) {
-            let what = if is_text { "code" } else { "constants" };
-            self.note(Wrong::WritableCode, leaf, &format!("{what} may be written"));
+        if leaf.rights.write {
+            match (is_text, is_constant) {
+                (true, _) => self.note(Wrong::WritableCode, leaf, "code may be written"),
+                (_, true) => self.note(Wrong::WritableCode, leaf, "constants may be written"),
+                _ => self.see_aliases(leaf),
+            }
         }
         if leaf.rights.execute && !is_text {
             self.note(Wrong::ExecutableData, leaf, "data may be executed");
@@ -165,15 +181,20 @@ impl<M: PhysicalMemory> Walk<'_, '_, M> {
         if is_stub && !leaf.rights.write {
             return;
         }
-        let judgement = self.patches.judge_code(leaf.gva);
-        let (place, message) = match &judgement {
+        match self.patches.judge_code(leaf.gva) {
             Judgement::LivePatch { name } => {
-                (format!("{:#x}", leaf.gva), format!("code of the live patch {name} may be executed"))
+                let message = format!("code of the live patch {name} may be executed");
+                let judgement = Judgement::LivePatch { name };
+                self.push(Wrong::PatchCode, judgement, leaf.gva, leaf.bytes, |_| {
+                    (format!("{:#x}", leaf.gva), message)
+                });
             }
-            _ => self.described(leaf, "code may be executed that is not L1's"),
-        };
-        let finding = Finding::new(Item::PageTables, judgement, place, message).at(leaf.gva, leaf.bytes);
-        self.push(Wrong::ForeignCode, finding);
+            judgement => {
+                self.push(Wrong::ForeignCode, judgement, leaf.gva, leaf.bytes, |target| {
+                    described(target, leaf, "code may be executed that is not L1's")
+                });
+            }
+        }
     }
 
     /// A writable mapping of frames that hold code or constants.
@@ -181,40 +202,48 @@ impl<M: PhysicalMemory> Walk<'_, '_, M> {
         let first = self.code.partition_point(|(gpa, _)| gpa.0 < leaf.gpa.0);
         let within = self.code[first..].iter().take_while(|(gpa, _)| gpa.0 - leaf.gpa.0 < leaf.bytes);
         let Some((gpa, gva)) = within.clone().next().copied() else { return };
-        let (count, place) = (within.count(), self.target.name(gva));
+        let count = within.count();
         self.aliased += count;
         let alias = leaf.gva.offset(gpa.0 - leaf.gpa.0);
-        let message = format!(
-            "{count} pages of code or constants, the first at {place}, may be written through {alias:#x}"
-        );
-        self.push(
-            Wrong::Alias,
-            Finding::tampering(Item::PageTables, place, message).at(alias, count as u64 * PAGE_SIZE),
-        );
-    }
-
-    /// A place by its name, and what is wrong there.
-    fn described(&self, leaf: Leaf, what: &str) -> (String, String) {
-        let place = self.target.name(leaf.gva);
-        let message = format!("{what}: {} bytes at {place}", leaf.bytes);
-        (place, message)
+        let bytes = count as u64 * PAGE_SIZE;
+        self.push(Wrong::Alias, Judgement::Tampering, alias, bytes, |target| {
+            let place = target.name(gva);
+            let message = format!(
+                "{count} pages of code or constants, the first at {place}, may be written through {alias:#x}"
+            );
+            (place, message)
+        });
     }
 
     fn note(&mut self, wrong: Wrong, leaf: Leaf, what: &str) {
-        let (place, message) = self.described(leaf, what);
-        self.push(wrong, Finding::tampering(Item::PageTables, place, message).at(leaf.gva, leaf.bytes));
+        self.push(wrong, Judgement::Tampering, leaf.gva, leaf.bytes, |target| described(target, leaf, what));
     }
 
-    /// Neighbours are one finding.
-    fn push(&mut self, wrong: Wrong, finding: Finding) {
+    /// Neighbours are one finding. Place and message are put in words only for one that is kept.
+    fn push(
+        &mut self,
+        wrong: Wrong,
+        judgement: Judgement,
+        at: Gva,
+        bytes: u64,
+        words: impl FnOnce(&Target<'_, M>) -> (String, String),
+    ) {
         let findings = self.findings.entry(wrong).or_default();
         if let Some(last) = findings.last_mut()
-            && last.judgement == finding.judgement
-            && last.address.map(|at| at.offset(last.bytes)) == finding.address
+            && last.judgement == judgement
+            && last.address.map(|at| at.offset(last.bytes)) == Some(at)
         {
-            last.bytes += finding.bytes;
+            last.bytes += bytes;
         } else if findings.len() < MAX_FINDINGS {
-            findings.push(finding);
+            let (place, message) = words(self.target);
+            findings.push(Finding::new(Item::PageTables, judgement, place, message).at(at, bytes));
         }
     }
+}
+
+/// A place by its name, and what is wrong there.
+fn described<M: PhysicalMemory>(target: &Target<'_, M>, leaf: Leaf, what: &str) -> (String, String) {
+    let place = target.name(leaf.gva);
+    let message = format!("{what}: {} bytes at {place}", leaf.bytes);
+    (place, message)
 }

@@ -8,12 +8,15 @@
 //! ```
 //!
 //! From xen/arch/x86/cpu/common.c, `load_system_tables()`. On AMD processors TR has a guest's value from when L1 loads the guest's state
-//! (VMLOAD) until it loads its own again: most of the time that it works for a hardware-virtualised guest. Its gates name no stacks then.
+//! (VMLOAD) until it loads its own again: most of the time that it works for a hardware-virtualised guest, and while it idles behind one. Its
+//! gates name no stacks then. The guest may give it any value.
 
 use hypovisor_machine::{Gva, PAGE_SIZE, PhysicalMemory};
 
+use crate::domains::HARDWARE_VIRTUALISED;
 use crate::finding::{Finding, Item, Report};
 use crate::mappings;
+use crate::structures::Structures;
 use crate::target::{Cpu, Target};
 
 /// Bytes of a physical CPU's stack, to which it is aligned (`STACK_ORDER` 3, xen/arch/x86/include/asm/config.h).
@@ -40,9 +43,10 @@ pub(crate) fn page<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Optio
 }
 
 /// Checks the segments of all processors, where TR tells of one of them where in its page it is.
-pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, report: &mut Report) {
-    report.add(target.cpus.iter().filter_map(|cpu| place_finding(target, cpu)));
-    let Some(offset) = target.cpus.iter().find_map(|cpu| offset_in_page(target, cpu)) else {
+pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, structures: &Structures, report: &mut Report) {
+    let offset = target.cpus.iter().find_map(|cpu| offset_in_page(target, cpu));
+    report.add(target.cpus.iter().filter_map(|cpu| place_finding(target, structures, cpu, offset)));
+    let Some(offset) = offset else {
         return report.skipped(Item::Tss, "no processor's task register tells where the segments are");
     };
     let online = (0..mappings::MAX_CPUS).filter(|cpu| mappings::is_online(target, *cpu));
@@ -58,17 +62,42 @@ fn offset_in_page<M: PhysicalMemory>(target: &Target<'_, M>, cpu: &Cpu) -> Optio
     Some(cpu.registers.task.base.0.wrapping_sub(own.0)).filter(|offset| *offset < PAGE_SIZE)
 }
 
-/// TR leads into L1's part of the address space, and not to the processor's segment.
-fn place_finding<M: PhysicalMemory>(target: &Target<'_, M>, cpu: &Cpu) -> Option<Finding> {
-    let base = cpu.registers.task.base;
+/// TR leads into L1's part of the address space, and not to the processor's segment, which has the same place in its page on all.
+fn place_finding<M: PhysicalMemory>(
+    target: &Target<'_, M>,
+    structures: &Structures,
+    cpu: &Cpu,
+    offset: Option<u64>,
+) -> Option<Finding> {
+    let (base, number) = (cpu.registers.task.base, cpu.index as u64);
     let is_in_l1 = base.0 >> 63 == 1 && mappings::SLOTS.contains(&((base.0 >> 39 & 0x1ff) as usize));
-    let is_wrong = is_in_l1
-        && mappings::is_online(target, cpu.index as u64)
-        && page(target, cpu.index as u64).is_some()
-        && offset_in_page(target, cpu).is_none();
-    let place = format!("CPU {} TR", cpu.index);
+    page(target, number).filter(|_| is_in_l1 && mappings::is_online(target, number))?;
+    if offset.is_some() && offset_in_page(target, cpu) == offset {
+        return None;
+    }
+    let place = format!("CPU {number} TR");
     let message = format!("{place} leads to {}, not to L1's own segment", target.name(base));
-    is_wrong.then(|| Finding::tampering(Item::Tss, place, message).at(base, 0))
+    let finding = match has_guests_state(target, structures, number) {
+        Some(true) => return None,
+        Some(false) => Finding::tampering(Item::Tss, place, message),
+        None => {
+            let settle = "whether a hardware-virtualised guest has given it that value: a symbols file with debug information";
+            Finding::unknown(Item::Tss, place, message, settle)
+        }
+    };
+    Some(finding.at(base, 0))
+}
+
+/// Whether the processor has the state of a hardware-virtualised guest, by L1's own variable `curr_vcpu` (xen/arch/x86/domain.c).
+fn has_guests_state<M: PhysicalMemory>(
+    target: &Target<'_, M>,
+    structures: &Structures,
+    cpu: u64,
+) -> Option<bool> {
+    let vcpu = Gva(mappings::per_cpu(target, "per_cpu__curr_vcpu", cpu)?);
+    let domain = Gva(target.word(vcpu.offset(structures.offset("vcpu", "domain")?))?);
+    let options = target.memory().read_u32(domain.offset(structures.offset("domain", "options")?)).ok()?;
+    Some(options & HARDWARE_VIRTUALISED != 0)
 }
 
 fn stack_findings<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64, base: Gva) -> Vec<Finding> {

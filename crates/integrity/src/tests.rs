@@ -16,8 +16,8 @@ use crate::made_up::{
     PATCH_PAGE, PAYLOAD_PAGE, SET_AT_BOOT, TEXT, TOP, TSS, cpu, file, gate, guest_page, running, symbols,
 };
 use crate::{
-    Finding, Item, Judgement, LivePatches, Reference, Report, Structures, Target, changed_code, check,
-    foreign_code,
+    Baseline, Finding, Item, Judgement, LivePatches, Reference, Report, Structures, Target, changed_code,
+    check, foreign_code, holds,
 };
 
 fn report(memory: &Memory, file: &[u8], cpu: SystemRegisters) -> Option<Report> {
@@ -81,6 +81,31 @@ fn wrong_rights_are_reported() {
     assert!(foreign[0].message.starts_with("code may be executed that is not L1's"), "{foreign:#?}");
     let alias = the_only(|memory| memory.put_word(entry(0x40), Memory::physical(TEXT) | 3 | NO_EXECUTE));
     assert!(alias.1.contains("may be written through 0xffff82d040240000"), "{}", alias.1);
+    let data = found(|memory| memory.put_word(entry(5), Memory::physical(TEXT) | 3 | NO_EXECUTE));
+    let as_data = |finding: &Finding| finding.message.contains("may be written through 0xffff82d040205000");
+    assert!(data.iter().any(as_data), "{data:#?}");
+}
+
+#[test]
+fn what_page_tables_show_elsewhere_is_told() {
+    let l1 = L1::new();
+    let reference = l1.reference();
+    let target = L1::target(l1.memory.clone(), &reference, L1::cpu()).unwrap();
+    let baseline = Baseline::take(&target);
+    assert_eq!(baseline.remapped(&target), []);
+    let mut copied = L1::new();
+    let copy = L1::physical(guest_page(0));
+    let page = l1.memory.0[IMAGE as usize..IMAGE as usize + 0x1000].to_vec();
+    copied.memory.put(copy, &page);
+    copied.memory.put_word(TOP + 0x3000, copy | 1);
+    let target = L1::target(copied.memory, &reference, L1::cpu()).unwrap();
+    assert!(baseline.compare(&target, &LivePatches::default()).findings.is_empty(), "it is as it was");
+    let findings = baseline.remapped(&target);
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert!(findings[0].is_tampering() && findings[0].bytes == 0x1000, "{findings:#?}");
+    let patches = LivePatches::read(&target, &l1.structures);
+    let foreign = |at| foreign_code(&target, &baseline, &patches, Gva(at), &[0xc3, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(foreign(TEXT + 8).is_some() && foreign(TEXT + 0x1008).is_none());
 }
 
 #[test]
@@ -118,8 +143,12 @@ fn code_that_was_executed_is_judged() {
     let reference = l1.reference();
     let target = L1::target(l1.memory.clone(), &reference, L1::cpu()).unwrap();
     let patches = LivePatches::read(&target, &l1.structures);
-    let foreign = |at| foreign_code(&target, &patches, Gva(at), &[0xc3, 0, 0, 0, 0, 0, 0, 0]);
+    let baseline = Baseline::take(&target);
+    let foreign = |at| foreign_code(&target, &baseline, &patches, Gva(at), &[0xc3, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(foreign(TEXT + 0x1ff0), None, "L1's own");
+    let mut first = [0; 8];
+    first[..3].copy_from_slice(&target.bytes(Gva(TEXT + 0x200), 3).unwrap());
+    assert!(holds(&target, Gva(TEXT + 0x200), &first) && !holds(&target, Gva(TEXT + 0x200), &[0xf4; 8]));
     assert_eq!(foreign(guest_page(PATCH_PAGE) + 8), None, "a live patch's");
     let finding = foreign(DATA + 0x20).unwrap();
     assert!(finding.is_tampering() && finding.found[0].ends_with("ret"), "{finding:?}");

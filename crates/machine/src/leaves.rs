@@ -57,19 +57,35 @@ pub enum LeavesError {
     TooMany(usize),
 }
 
-/// Calls `each` for every page that entry `slot` (0 to 511) of the top-level table at `cr3` maps, by ascending address.
+/// How many tables may still be read: hostile ones have no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableBudget {
+    left: usize,
+    max: usize,
+}
+
+impl TableBudget {
+    /// So many.
+    #[must_use]
+    pub const fn new(max: usize) -> Self {
+        Self { left: max, max }
+    }
+}
+
+/// Calls `each` for every page that entry `slot` (0 to 511) of the top-level table at `cr3` maps, by ascending address. Takes the tables
+/// that it reads from the budget.
 ///
 /// # Errors
-/// [`LeavesError`] for the first table that cannot be read, and beyond `max_tables` of them; what was seen until then has
+/// [`LeavesError`] for the first table that cannot be read, and when the budget is used up; what was seen until then has
 /// been handed out.
 pub fn for_each_leaf(
     memory: &impl PhysicalMemory,
     cr3: u64,
     slot: usize,
-    max_tables: usize,
+    budget: &mut TableBudget,
     each: &mut impl FnMut(Leaf),
 ) -> Result<(), LeavesError> {
-    let mut tables = Tables { memory, left: max_tables, max: max_tables };
+    let mut tables = Tables { memory, budget };
     let top = top_level_entry(memory, cr3, slot)?;
     if top & PRESENT == 0 {
         return Ok(());
@@ -113,8 +129,7 @@ fn leaf(entry: u64, at: u64, bytes: u64, rights: Rights, each: &mut impl FnMut(L
 
 struct Tables<'a, M> {
     memory: &'a M,
-    left: usize,
-    max: usize,
+    budget: &'a mut TableBudget,
 }
 
 impl<M: PhysicalMemory> Tables<'_, M> {
@@ -138,7 +153,8 @@ impl<M: PhysicalMemory> Tables<'_, M> {
     }
 
     fn read(&mut self, entry: u64) -> Result<[u64; ENTRIES], LeavesError> {
-        self.left = self.left.checked_sub(1).ok_or(LeavesError::TooMany(self.max))?;
+        let TableBudget { left, max } = *self.budget;
+        self.budget.left = left.checked_sub(1).ok_or(LeavesError::TooMany(max))?;
         let at = Gpa(entry & ADDRESS_MASK);
         let mut bytes = [0; 8 * ENTRIES];
         self.memory.read(at, &mut bytes).map_err(|_| LeavesError::NoRam(at))?;
@@ -175,7 +191,8 @@ mod tests {
 
     fn leaves(memory: &Sparse, max: usize) -> (Vec<Leaf>, Result<(), LeavesError>) {
         let mut found = Vec::new();
-        let end = for_each_leaf(memory, 0x1000, 261, max, &mut |leaf| found.push(leaf));
+        let end =
+            for_each_leaf(memory, 0x1000, 261, &mut TableBudget::new(max), &mut |leaf| found.push(leaf));
         (found, end)
     }
 

@@ -39,5 +39,6 @@ const fn title(item: Item) -> &'static str {
         Item::Domains => "The hypervisor's lists of domains are not true",
         Item::Vmrun => "A guest runs that belongs to no domain, or leaves to where it should not",
         Item::Hypercalls => "Hypercalls and what was seen of them do not agree",
+        Item::Watch => "The watch of the hypervisor itself does not do what it is to",
     }
 }

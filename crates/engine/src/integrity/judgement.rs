@@ -18,6 +18,8 @@ pub fn judge(change: &SystemChange) -> Finding {
     }
     match register {
         SystemRegister::GuestFrame => return judge_call(change),
+        SystemRegister::GuestStack => return judge_stack(change),
+        SystemRegister::Untold => return untold(*now),
         SystemRegister::UsedVmcb => {
             let message = format!("VMRUN at {rip:#x} runs the control block at {now:#x}");
             let settle = "whether it belongs to a vCPU that L1 lists";
@@ -49,6 +51,23 @@ fn judge_call(change: &SystemChange) -> Finding {
     Finding::tampering(Item::Hypercalls, register.name(), message).at(*rip, 0)
 }
 
+/// What to think of a processor that has another stack.
+fn judge_stack(change: &SystemChange) -> Finding {
+    let SystemChange { register, before, now, rip } = change;
+    let message =
+        format!("a guest's call has its registers at {now:#x}; those of that processor were at {before:#x}");
+    let settle = "whether L1 took the processor offline meanwhile, or the machine was set back by loadvm";
+    Finding::unknown(Item::Hypercalls, register.name(), message, settle).at(*rip, 0)
+}
+
+/// There was more than can be told.
+fn untold(count: u64) -> Finding {
+    let message = "more was noticed at once than can be told";
+    let settle = "what was told at that time";
+    Finding::unknown(Item::Watch, SystemRegister::Untold.name(), message, settle)
+        .compared(Vec::new(), vec![format!("{count} changes were not told")])
+}
+
 /// What to think of guests that did not leave to the instruction behind VMRUN.
 fn judge_exit(change: &SystemChange) -> Finding {
     let SystemChange { register, before, now, rip } = change;
@@ -68,11 +87,12 @@ fn judge_exit(change: &SystemChange) -> Finding {
 
 /// What to think of calls that guests made and that reached no hook.
 fn judge_missing(change: &SystemChange) -> Finding {
-    let SystemChange { register, before, now, .. } = change;
+    let SystemChange { register, now, .. } = change;
     let name = register.name();
     let message = format!("{now} times, {name} of a guest reached no hook: those hypercalls were not seen");
-    if *register == SystemRegister::Syscalls && *before != 0 {
-        let settle = "whether a guest with hardware virtualisation executes SYSCALL in its kernel, which is no hypercall";
+    if *register == SystemRegister::Syscalls {
+        let settle = "whether a guest has programs execute SYSCALL in its kernel's half, or is hardware-virtualised and does so itself: those \
+                      are no hypercalls; what else is told meanwhile";
         return Finding::unknown(Item::Hypercalls, name, message, settle);
     }
     Finding::tampering(Item::Hypercalls, name, message)

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use hypovisor_integrity::{
-    Baseline, Finding, LivePatches, Reference, Report, Structures, Target, changed_code, check,
-    check_domains, check_state, foreign_code,
+    Baseline, Changes, Finding, LivePatches, Reference, Report, Structures, Target, changed_code, check,
+    check_domains, check_state, foreign_code, holds,
 };
 use hypovisor_machine::{Gpa, Gva};
 
-use super::notices::Noticed;
+use super::notices::{ExecutedCode, Noticed};
 use super::owners::Owners;
-use super::told::{Known, key};
+use super::pages::ChangedPages;
+use super::told::{Known, key, subject};
 use super::{MAX_TOLD, Memory};
 use crate::inspect::RunningMachine;
 
@@ -23,8 +24,6 @@ const SEARCH_PERIOD: Duration = Duration::from_secs(30);
 const SECOND_LOOK: Duration = Duration::from_millis(20);
 /// Between two reports that the same page was written to, or code at the same place was executed, and put back.
 const WRITE_PERIOD: Duration = Duration::from_secs(1);
-/// For so long, a change that was found explains that its page was written to, or executed: the sensor's word of it comes some looks later.
-const CHANGED_PERIOD: Duration = Duration::from_secs(5);
 
 /// What is looked at when, and what was told of it.
 pub(super) struct Sweeps<'a> {
@@ -37,8 +36,7 @@ pub(super) struct Sweeps<'a> {
     told_of_baseline: Known,
     told_of_state: Known,
     told_of_domains: Known,
-    /// Pages in which a change was found, and when last.
-    changed: HashMap<Gva, Instant>,
+    changed: ChangedPages,
     /// When a page was told to be written to and put back.
     put_back: HashMap<Gpa, Instant>,
     /// When code at a place was told to be executed and put back.
@@ -66,7 +64,7 @@ impl<'a> Sweeps<'a> {
             told_of_baseline,
             told_of_state,
             told_of_domains,
-            changed: HashMap::new(),
+            changed: ChangedPages::default(),
             put_back: HashMap::new(),
             executed: HashMap::new(),
             owners: Owners::default(),
@@ -94,14 +92,17 @@ impl<'a> Sweeps<'a> {
 
     /// Looks at what is due; gives what is new. This was noticed.
     pub(super) fn look(&mut self, target: &Target<'_, Memory<'_>>, noticed: &[Noticed]) -> Vec<Finding> {
-        let changes = self.compare(target);
-        let now = Instant::now();
-        self.changed.retain(|_, seen| now.duration_since(*seen) < CHANGED_PERIOD);
-        let pages = changes.iter().filter_map(|finding| finding.address).map(Gva::page);
-        self.changed.extend(pages.map(|page| (page, now)));
+        let mut changes = self.compare(target);
+        self.changed.note(&changes.pages, Instant::now());
+        if noticed.iter().any(|noticed| noticed.page().is_some() || noticed.code().is_some()) {
+            // Who writes is told of before it has written.
+            std::thread::sleep(SECOND_LOOK);
+            changes = self.compare(target).with_those_of(changes);
+            self.changed.note(&changes.pages, Instant::now());
+        }
         let mut fresh = self.put_back(target, noticed);
         fresh.extend(self.executed(target, noticed));
-        fresh.extend(self.told_of_baseline.fresh(changes));
+        fresh.extend(self.told_of_baseline.fresh(changes.findings));
         if !self.is_state_due() {
             return fresh;
         }
@@ -119,19 +120,19 @@ impl<'a> Sweeps<'a> {
     }
 
     /// What has changed is told even if it is gone at the second look; that one says what to think of it.
-    fn compare(&self, target: &Target<'_, Memory<'_>>) -> Vec<Finding> {
+    fn compare(&self, target: &Target<'_, Memory<'_>>) -> Changes {
         let look = || self.baseline.compare(target, &LivePatches::read(target, self.structures));
-        let mut findings = look();
-        if findings.iter().any(|finding| !self.told_of_baseline.has(finding)) {
+        let mut changes = look();
+        if changes.findings.iter().any(|finding| !self.told_of_baseline.has(finding)) {
             std::thread::sleep(SECOND_LOOK);
-            let second = look();
-            for finding in &mut findings {
-                if let Some(same) = second.iter().find(|same| key(same) == key(finding)) {
+            let second = look().findings;
+            for finding in &mut changes.findings {
+                if let Some(same) = second.iter().find(|same| subject(same) == subject(finding)) {
                     finding.clone_from(same);
                 }
             }
         }
-        findings
+        changes
     }
 
     /// Pages that were written to and are as they were, without a change of theirs having been seen lately.
@@ -139,41 +140,45 @@ impl<'a> Sweeps<'a> {
         let mut findings = Vec::new();
         for page in noticed.iter().filter_map(Noticed::page) {
             let Some(finding) = self.baseline.put_back(target, page) else { continue };
-            if !self.is_explained(&finding) && is_news(&mut self.put_back, page) {
+            if !self.has_changed(&finding) && is_news(&mut self.put_back, page) {
                 findings.push(finding);
             }
         }
         findings
     }
 
-    /// Code that was executed and should not have been, unless it was changed and that was seen lately.
+    /// Code that was executed and should not have been, unless it was changed and that was seen.
     fn executed(&mut self, target: &Target<'_, Memory<'_>>, noticed: &[Noticed]) -> Vec<Finding> {
         let mut findings = Vec::new();
         for code in noticed.iter().filter_map(Noticed::code) {
-            let finding = match &code.genuine {
-                Some(genuine) => Some(changed_code(target, code.rip, genuine, &code.executed)),
-                None => {
-                    let patches = LivePatches::read(target, self.structures);
-                    foreign_code(target, &patches, code.rip, &code.executed)
-                }
-            };
-            let Some(finding) = finding else { continue };
-            if !self.is_explained(&finding) && is_news(&mut self.executed, code.rip) {
+            let Some(finding) = self.judge_executed(target, code) else { continue };
+            if !self.has_changed(&finding) && is_news(&mut self.executed, code.rip) {
                 findings.push(finding);
             }
         }
         findings
     }
 
-    /// Whether a change in its page was found lately, and judged.
-    fn is_explained(&self, finding: &Finding) -> bool {
-        self.changed.contains_key(&finding.address.unwrap_or_default().page())
+    fn judge_executed(&self, target: &Target<'_, Memory<'_>>, code: &ExecutedCode) -> Option<Finding> {
+        let ExecutedCode { rip, genuine, executed } = code;
+        let Some(genuine) = genuine else {
+            let patches = LivePatches::read(target, self.structures);
+            return foreign_code(target, self.baseline, &patches, *rip, executed);
+        };
+        // What still stands there is told as a change.
+        (!holds(target, *rip, executed)).then(|| changed_code(target, *rip, genuine, executed))
+    }
+
+    /// Whether its page has changed lately, which was told.
+    fn has_changed(&self, finding: &Finding) -> bool {
+        self.changed.has_changed(finding.address.unwrap_or_default().page(), Instant::now())
     }
 
     fn state_of(&self, target: &Target<'_, Memory<'_>>) -> Vec<Finding> {
         let mut report = Report::default();
-        check_state(target, &LivePatches::read(target, self.structures), &mut report);
+        check_state(target, self.structures, &LivePatches::read(target, self.structures), &mut report);
         check_domains(target, self.structures, &[], &mut report);
+        report.findings.extend(self.baseline.remapped(target));
         report.findings
     }
 

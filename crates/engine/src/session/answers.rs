@@ -2,7 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use hypovisor_event::control::{self, FrameLayout, Hook, HookKind, MAX_WATCHED_RUNS, Message, SystemChange};
+use hypovisor_event::control::{
+    self, FrameLayout, Hook, HookKind, MAX_WATCHED_RUNS, Message, SystemChange, SystemRegister,
+};
 use hypovisor_l1::{Image, Layout, Profile, VmEntryKind};
 use hypovisor_machine::{Gpa, Gva, VirtualMemory};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -39,12 +41,19 @@ impl Session {
     fn note_system_change(&mut self, change: SystemChange) {
         if self.system_changes.len() < MAX_SYSTEM_CHANGES {
             self.system_changes.push(change);
+        } else {
+            self.untold += 1;
         }
     }
 
     /// What L1 set otherwise than it did while it booted, since the last time.
     pub fn take_system_changes(&mut self) -> Vec<SystemChange> {
-        std::mem::take(&mut self.system_changes)
+        let mut changes = std::mem::take(&mut self.system_changes);
+        let now = std::mem::take(&mut self.untold);
+        if now > 0 {
+            changes.push(SystemChange { register: SystemRegister::Untold, before: 0, now, rip: Gva(0) });
+        }
+        changes
     }
 
     fn note_written(&mut self, page: Gpa) {
