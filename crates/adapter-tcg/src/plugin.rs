@@ -18,6 +18,7 @@ use hypovisor_sensor::{Answer, Control, ControlOptions, Register, Vcpu as _, Vcp
 use self::bypass::Bypass;
 use self::changed_code::ChangedCode;
 use self::foreign_code::ForeignCode;
+use self::guest_runs::RunningGuests;
 use crate::stacks::Stacks;
 use crate::sys::{self, Block, Info, RegisterBuffer, RegisterHandle};
 use crate::vcpu::{REGISTER_NAMES, REGISTERS, ReadRegister, Registers, TcgVcpu};
@@ -81,6 +82,8 @@ struct Plugin {
     text_distance: AtomicU64,
     /// Guest-physical address of the first hook, as L1 has it at its first hypercall; 0 until then.
     l1_code: AtomicU64,
+    /// Where guests run.
+    guests: RunningGuests,
     /// L1's code as it was when the engine wanted it watched.
     changed_code: ChangedCode,
     /// Code of L1's that is elsewhere.
@@ -197,6 +200,7 @@ fn start(
         stacks: Stacks::new(),
         text_distance: AtomicU64::new(0),
         l1_code: AtomicU64::new(0),
+        guests: RunningGuests::new(geometry.rings as usize),
         changed_code: ChangedCode::default(),
         foreign_code: ForeignCode::new(),
         bypass: Bypass::new(info),
@@ -263,7 +267,6 @@ pub(crate) fn on_vcpu(index: c_uint) {
                 read: plugin.read_register,
             },
             mended: false,
-            runs_guest: false,
             lost_exits: 0,
             exit_told: None,
             resets: 0,
@@ -348,7 +351,7 @@ impl Plugin {
         let Some(vcpu) = self.true_vcpu(index) else { return };
         self.note_resets(vcpu);
         if userdata == BEHIND_VMRUN {
-            return Self::guest_has_left(vcpu, self.control);
+            return self.guest_has_left(vcpu);
         }
         let Some(kind) = HOOK_KINDS.get(userdata - 1).copied() else { return };
         if self.l1_code.load(Ordering::Relaxed) == 0 {

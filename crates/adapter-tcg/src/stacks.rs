@@ -54,14 +54,17 @@ impl Stacks {
         self.one_thread.load(Ordering::Relaxed)
     }
 
+    /// The vCPU that this address is on the stack of, if that is known.
+    pub(crate) fn known(&self, address: u64) -> Option<usize> {
+        let stack = address & !(STACK_BYTES - 1);
+        let known = self.known.iter().find(|(at, _)| at.load(Ordering::Relaxed) == stack)?;
+        Some(known.1.load(Ordering::Relaxed))
+    }
+
     /// The vCPU whose stack is in use. `None` before the first hypercall, which comes from the first vCPU.
     pub(crate) fn find(&self, registers: &mut Registers, control: &Control) -> Option<usize> {
-        let stack = registers.read_register(Register::Rsp)? & !(STACK_BYTES - 1);
-        let known = self.known.iter().find(|(at, _)| at.load(Ordering::Relaxed) == stack);
-        match known {
-            Some((_, index)) => Some(index.load(Ordering::Relaxed)),
-            None => self.learn(stack, registers, control),
-        }
+        let address = registers.read_register(Register::Rsp)?;
+        self.known(address).or_else(|| self.learn(address & !(STACK_BYTES - 1), registers, control))
     }
 
     /// The machine was reset: L1 may have its stacks elsewhere. No other vCPU runs meanwhile.

@@ -98,6 +98,13 @@ enum Operation {
     Add = 0,
 }
 
+/// `enum qemu_plugin_cond`: when a callback is called, by its counter and a number.
+#[repr(C)]
+enum Condition {
+    Equal = 2,
+    NotEqual = 3,
+}
+
 /// `enum qemu_plugin_cb_flags`: what a callback may do with registers.
 #[repr(C)]
 enum CallbackFlags {
@@ -119,6 +126,15 @@ unsafe extern "C" {
         flags: CallbackFlags,
         userdata: *mut c_void,
     );
+    fn qemu_plugin_register_vcpu_insn_exec_cond_cb(
+        instruction: *mut RawInstruction,
+        callback: ExecCallback,
+        flags: CallbackFlags,
+        condition: Condition,
+        counter: RawCounter,
+        number: u64,
+        userdata: *mut c_void,
+    );
     fn qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
         instruction: *mut RawInstruction,
         operation: Operation,
@@ -127,6 +143,8 @@ unsafe extern "C" {
     );
     fn qemu_plugin_scoreboard_new(element_bytes: usize) -> *mut c_void;
     fn qemu_plugin_u64_sum(counter: RawCounter) -> u64;
+    fn qemu_plugin_u64_set(counter: RawCounter, vcpu: c_uint, value: u64);
+    fn qemu_plugin_num_vcpus() -> c_int;
     fn qemu_plugin_get_registers() -> *mut GArray;
     fn qemu_plugin_outs(text: *const c_char);
 
@@ -200,6 +218,31 @@ impl Instruction {
         unsafe { qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(self.0, Operation::Add, counter.0, 1) };
     }
 
+    /// As [`Instruction::on_execute`], but only while the flag is as it is to be, which costs a comparison.
+    pub fn on_execute_if(
+        self,
+        flag: Flag,
+        is_set: bool,
+        callback: extern "C" fn(c_uint, *mut c_void),
+        userdata: usize,
+    ) {
+        let userdata = std::ptr::without_provenance_mut(userdata);
+        let condition = if is_set { Condition::NotEqual } else { Condition::Equal };
+        // SAFETY: QEMU's pointer, live for the whole callback; the table lives as long as the process; `userdata` is a number that
+        // nobody follows.
+        unsafe {
+            qemu_plugin_register_vcpu_insn_exec_cond_cb(
+                self.0,
+                callback,
+                CallbackFlags::ReadRegisters,
+                condition,
+                flag.0,
+                0,
+                userdata,
+            );
+        }
+    }
+
     /// Has `callback` called with `userdata` in front of every execution of the instruction in this block.
     pub fn on_execute(self, callback: extern "C" fn(c_uint, *mut c_void), userdata: usize) {
         let userdata = std::ptr::without_provenance_mut(userdata);
@@ -239,6 +282,59 @@ impl Default for Counter {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A flag of each vCPU, which translated code looks at.
+#[derive(Clone, Copy)]
+pub struct Flag(RawCounter);
+
+/// So many flags of each vCPU, none of them set.
+pub struct Flags {
+    table: *mut c_void,
+    count: usize,
+}
+
+// SAFETY: QEMU's table lives as long as the process; its words are written and read whole.
+unsafe impl Send for Flags {}
+// SAFETY: as above.
+unsafe impl Sync for Flags {}
+
+impl Flags {
+    /// As many as that.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        // SAFETY: no preconditions; QEMU makes the table, with so many zero words for each vCPU.
+        let table = unsafe { qemu_plugin_scoreboard_new(count * size_of::<u64>()) };
+        Self { table, count }
+    }
+
+    /// One of them; `None` if there are fewer.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Flag> {
+        let offset = index * size_of::<u64>();
+        (index < self.count).then_some(Flag(RawCounter { table: self.table, offset }))
+    }
+}
+
+impl Flag {
+    /// Sets it, or takes it back, for one vCPU.
+    pub fn set(self, vcpu: c_uint, value: bool) {
+        if vcpu < vcpus() {
+            // SAFETY: the table is live and has a word for each vCPU that there is.
+            unsafe { qemu_plugin_u64_set(self.0, vcpu, value.into()) };
+        }
+    }
+
+    /// The same for all vCPUs.
+    pub fn set_for_all(self, value: bool) {
+        (0..vcpus()).for_each(|vcpu| self.set(vcpu, value));
+    }
+}
+
+/// How many vCPUs there are.
+fn vcpus() -> c_uint {
+    // SAFETY: no preconditions.
+    c_uint::try_from(unsafe { qemu_plugin_num_vcpus() }).unwrap_or(0)
 }
 
 /// Prints a line to QEMU's log (standard error unless the user moved it with `-D`).

@@ -1,7 +1,7 @@
 //! Instructions by which a hypervisor sets system registers or runs a guest, and those by which guests call it, told by their bytes as they
 //! are translated.
 //!
-//! Encodings: AMD APM vol. 3, WRMSR, MOV CRn, VMRUN, SYSCALL, VMMCALL; Intel SDM vol. 2, VMCALL.
+//! Encodings: AMD APM vol. 3, WRMSR, MOV CRn, VMRUN, SYSCALL, VMMCALL.
 
 /// The longest instruction.
 pub(crate) const MAX_BYTES: usize = 15;
@@ -11,24 +11,30 @@ const FIRST_NUMBER: usize = 0x100;
 /// Legacy prefixes (AMD APM vol. 3, §1.2.1). Xen has one that does nothing before WRMSR, where WRMSRNS may stand instead.
 const PREFIXES: [u8; 11] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
 
+/// What follows an instruction's prefixes, and the REX prefix if there is one, else 0.
+fn without_prefixes(bytes: &[u8]) -> (&[u8], u8) {
+    let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte)).count();
+    match bytes.get(prefixes..).unwrap_or_default() {
+        [rex @ 0x40..=0x4f, rest @ ..] => (rest, *rex),
+        rest => (rest, 0),
+    }
+}
+
 /// An instruction that makes a hypercall, where guests have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallInstruction {
     /// Of PV guests.
     Syscall,
-    /// Of guests with hardware virtualisation: VMMCALL, and Intel's VMCALL.
+    /// Of guests with hardware virtualisation. (Intel's VMCALL is an invalid opcode on the processors that TCG emulates.)
     Vmmcall,
 }
 
 impl CallInstruction {
-    /// The most bytes that tell such an instruction.
-    pub(crate) const BYTES: usize = 3;
-
     /// Reads an instruction; `None` if it is another one.
-    pub(crate) const fn read(bytes: &[u8]) -> Option<Self> {
-        match bytes {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        match without_prefixes(bytes).0 {
             [0x0f, 0x05, ..] => Some(Self::Syscall),
-            [0x0f, 0x01, 0xd9 | 0xc1, ..] => Some(Self::Vmmcall),
+            [0x0f, 0x01, 0xd9, ..] => Some(Self::Vmmcall),
             _ => None,
         }
     }
@@ -50,12 +56,7 @@ pub(crate) enum SystemInstruction {
 impl SystemInstruction {
     /// Reads an instruction; `None` if it is another one.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte)).count();
-        let mut bytes = bytes.get(prefixes..)?;
-        let mut extension = 0;
-        if let [rex @ 0x40..=0x4f, rest @ ..] = bytes {
-            (extension, bytes) = (*rex, rest);
-        }
+        let (bytes, extension) = without_prefixes(bytes);
         match bytes {
             [0x0f, 0x30, ..] | [0x0f, 0x01, 0xc6, ..] => Some(Self::Wrmsr),
             [0x0f, 0x01, 0xd8, ..] => Some(Self::Vmrun),
@@ -124,7 +125,8 @@ mod tests {
     fn calls_are_told_from_the_rest() {
         assert_eq!(CallInstruction::read(&[0x0f, 0x05]), Some(CallInstruction::Syscall));
         assert_eq!(CallInstruction::read(&[0x0f, 0x01, 0xd9]), Some(CallInstruction::Vmmcall));
-        assert_eq!(CallInstruction::read(&[0x0f, 0x01, 0xc1]), Some(CallInstruction::Vmmcall));
+        assert_eq!(CallInstruction::read(&[0x3e, 0x48, 0x0f, 0x01, 0xd9]), Some(CallInstruction::Vmmcall));
+        assert_eq!(CallInstruction::read(&[0x0f, 0x01, 0xc1]), None, "VMCALL");
         assert_eq!(CallInstruction::read(&[0x0f, 0x01, 0xd8]), None, "VMRUN");
     }
 

@@ -71,8 +71,6 @@ pub(crate) struct TcgVcpu {
     pub(crate) sensor: VcpuSensor,
     /// The control block of the guest that runs was changed for QEMU's sake.
     pub(crate) mended: bool,
-    /// A guest runs: VMRUN was executed, and the instruction behind it was not yet.
-    pub(crate) runs_guest: bool,
     /// Guests in a row that have not left to the instruction behind VMRUN.
     pub(crate) lost_exits: u64,
     /// When one was told last.
@@ -86,6 +84,6 @@ impl TcgVcpu {
     #[cold]
     pub(crate) fn forget(&mut self, resets: u64) {
         self.sensor.l1_was_reset();
-        (self.mended, self.runs_guest, self.lost_exits, self.resets) = (false, false, 0, resets);
+        (self.mended, self.lost_exits, self.resets) = (false, 0, resets);
     }
 }

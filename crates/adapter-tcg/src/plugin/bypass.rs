@@ -1,10 +1,11 @@
 //! Hypercalls that a guest made and that passed no hook: instructions that make them are counted where guests execute them.
 //!
 //! SYSCALLs count, on both sides, in the kernel half of the address space only: user programs of PV guests execute them as well, and
-//! they lead to their own kernel. Calls of 32-bit PV guests are not counted.
+//! they lead to their own kernel. (A guest can have its programs execute some there too, so that missing ones are no proof.) Calls of 32-bit
+//! PV guests are not counted.
 
 use core::ffi::{c_uint, c_void};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use hypovisor_sensor::{Account, Entries};
 
 use super::{KERNEL_HALF, Plugin, guarded};
 use crate::sys::{Block, Counter, Info, Instruction, log};
-use crate::system::CallInstruction;
+use crate::system::{CallInstruction, MAX_BYTES};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -26,10 +27,8 @@ pub(super) struct Bypass {
     vcpus: u32,
     /// SYSCALLs, by whoever executes them.
     syscalls: Counter,
-    /// VMMCALLs and VMCALLs of guests with hardware virtualisation.
+    /// VMMCALLs of guests with hardware virtualisation.
     vmmcalls: AtomicU64,
-    /// Such a guest has run: SYSCALLs may be its own business.
-    ran_hvm: AtomicBool,
     passed: Mutex<Vec<Arc<Entries>>>,
 }
 
@@ -44,7 +43,6 @@ impl Bypass {
             vcpus: info.max_vcpus(),
             syscalls: Counter::new(),
             vmmcalls: AtomicU64::new(0),
-            ran_hvm: AtomicBool::new(false),
             passed: Mutex::default(),
         })
     }
@@ -52,11 +50,6 @@ impl Bypass {
     /// A vCPU has come up, whose hooks count here.
     pub(super) fn add(&self, entries: Arc<Entries>) {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner).push(entries);
-    }
-
-    /// A guest with hardware virtualisation is about to run.
-    pub(super) fn note_vmrun(&self) {
-        self.ran_hvm.store(true, Ordering::Relaxed);
     }
 
     /// Counts an instruction if it makes hypercalls.
@@ -71,7 +64,7 @@ impl Bypass {
 
     /// As [`Bypass::watch`], for all of a block.
     pub(super) fn watch_block(&self, block: Block) {
-        let mut bytes = [0; CallInstruction::BYTES];
+        let mut bytes = [0; MAX_BYTES];
         block.instructions().for_each(|instruction| self.watch(instruction, instruction.bytes(&mut bytes)));
     }
 
@@ -83,8 +76,8 @@ impl Bypass {
 impl Plugin {
     /// L1 itself, or a program of a PV guest, that executes VMMCALL makes no call but an error.
     fn count_vmmcall(&self, index: c_uint) {
-        let (Some(bypass), Some(vcpu)) = (&self.bypass, self.any_vcpu(index)) else { return };
-        if !self.is_l1(&mut vcpu.registers) {
+        let Some(bypass) = &self.bypass else { return };
+        if !self.is_l1(index) {
             bypass.vmmcalls.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -115,16 +108,15 @@ impl Plugin {
             let (made_pv, made_hvm) = (bypass.syscalls.sum(), bypass.vmmcalls.load(Ordering::Relaxed));
             let done = made_pv + made_hvm;
             if let Some(missing) = pv.look(passed_pv, made_pv, done) {
-                let before = u64::from(bypass.ran_hvm.load(Ordering::Relaxed));
-                self.tell_missing(SystemRegister::Syscalls, before, missing);
+                self.tell_missing(SystemRegister::Syscalls, missing);
             }
             if let Some(missing) = hvm.look(passed_hvm, made_hvm, done) {
-                self.tell_missing(SystemRegister::Vmmcalls, 0, missing);
+                self.tell_missing(SystemRegister::Vmmcalls, missing);
             }
         }
     }
 
-    fn tell_missing(&self, register: SystemRegister, before: u64, now: u64) {
-        self.control.l1_does(SystemChange { register, before, now, rip: Gva(0) });
+    fn tell_missing(&self, register: SystemRegister, now: u64) {
+        self.control.l1_does(SystemChange { register, before: 0, now, rip: Gva(0) });
     }
 }

@@ -6,14 +6,16 @@
 //!   behind VMRUN     where the processor goes on when the guest has left, by the host state that VMRUN saved in L1's memory
 //! ```
 
+use core::ffi::c_uint;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hypovisor_event::control::{SystemChange, SystemRegister};
 use hypovisor_machine::{Gpa, Gva, PhysicalMemory as _};
 use hypovisor_sensor::{CR_READ_INTERCEPTS, Control, Register, Vcpu as _};
 
-use super::bypass::Bypass;
 use super::{Plugin, VMRUN_BYTES};
+use crate::sys::{Flag, Flags};
 use crate::vcpu::TcgVcpu;
 
 /// Where QEMU keeps the host's RIP in the page that VM_HSAVE_PA names: where a VMCB has a guest's (QEMU `helper_vmrun`; the processor's
@@ -24,11 +26,75 @@ const EXIT_PERIOD: Duration = Duration::from_secs(1);
 /// Bit 0 of a VMCB's vector of intercepted control register reads: CR0.
 const READ_CR0: u16 = 1;
 
+/// On which vCPUs a guest runs: VMRUN was executed there, and the instruction behind it was not yet.
+pub(super) struct RunningGuests {
+    of: Box<[AtomicBool]>,
+    count: AtomicUsize,
+    /// The same for translated code: for a vCPU that has a thread of its own; else whether any runs, because code that is shared looks at
+    /// the flag of the vCPU that it was translated for.
+    flags: Flags,
+}
+
+impl RunningGuests {
+    pub(super) fn new(vcpus: usize) -> Self {
+        let of = (0..vcpus).map(|_| AtomicBool::new(false)).collect();
+        Self { of, count: AtomicUsize::new(0), flags: Flags::new(1) }
+    }
+
+    pub(super) fn flag(&self) -> Option<Flag> {
+        self.flags.get(0)
+    }
+
+    fn is_on(&self, vcpu: usize) -> bool {
+        self.of.get(vcpu).is_some_and(|runs| runs.load(Ordering::Relaxed))
+    }
+
+    /// Notes it; whether it was so before.
+    fn set(&self, vcpu: u64, runs: bool, is_one_thread: bool) -> bool {
+        let Some(of) = usize::try_from(vcpu).ok().and_then(|vcpu| self.of.get(vcpu)) else { return false };
+        let before = of.swap(runs, Ordering::Relaxed);
+        if before == runs {
+            return before;
+        }
+        let others = if runs {
+            self.count.fetch_add(1, Ordering::Relaxed)
+        } else {
+            self.count.fetch_sub(1, Ordering::Relaxed) - 1
+        };
+        let Some(flag) = self.flag() else { return before };
+        if !is_one_thread {
+            flag.set(vcpu as c_uint, runs);
+        } else if others == 0 {
+            flag.set_for_all(runs);
+        }
+        before
+    }
+
+    /// The machine was reset. No vCPU runs meanwhile but the one that calls.
+    pub(super) fn forget(&self) {
+        self.of.iter().for_each(|of| of.store(false, Ordering::Relaxed));
+        self.count.store(0, Ordering::Relaxed);
+        self.flag().into_iter().for_each(|flag| flag.set_for_all(false));
+    }
+}
+
 impl Plugin {
+    /// Whether a guest may run on the vCPU of this callback.
+    pub(super) fn may_run_guest(&self, index: c_uint) -> bool {
+        if !self.stacks.is_one_thread() {
+            return self.guests.is_on(index as usize);
+        }
+        let stack = self.any_vcpu(index).and_then(|vcpu| vcpu.registers.read_register(Register::Rsp));
+        match stack.and_then(|stack| self.stacks.known(stack)) {
+            Some(vcpu) => self.guests.is_on(vcpu),
+            // A stack that is not L1's may be a guest's.
+            None => self.guests.count.load(Ordering::Relaxed) > 0,
+        }
+    }
+
     /// A vCPU is about to run a guest.
     pub(super) fn guest_runs(&self, vcpu: &mut TcgVcpu) {
-        self.bypass.iter().for_each(Bypass::note_vmrun);
-        if std::mem::replace(&mut vcpu.runs_guest, true) {
+        if self.guests.set(vcpu.sensor.index(), true, self.stacks.is_one_thread()) {
             self.tell_lost_exit(vcpu);
         }
         if self.mend_cr_reads {
@@ -37,10 +103,10 @@ impl Plugin {
     }
 
     /// The guest has left to where it should.
-    pub(super) fn guest_has_left(vcpu: &mut TcgVcpu, control: &Control) {
-        vcpu.runs_guest = false;
+    pub(super) fn guest_has_left(&self, vcpu: &mut TcgVcpu) {
+        self.guests.set(vcpu.sensor.index(), false, self.stacks.is_one_thread());
         vcpu.lost_exits = 0;
-        Self::restore_vmcb(vcpu, control);
+        Self::restore_vmcb(vcpu, self.control);
     }
 
     /// The guest before has left, but to somewhere else: the host state that VMRUN saved was changed meanwhile (AMD APM vol. 2,
@@ -53,10 +119,13 @@ impl Plugin {
         self.tell_exit(vcpu, rip, elsewhere);
     }
 
-    /// A guest has left to code at `elsewhere`, which is not L1's.
-    pub(super) fn guest_left_to(&self, vcpu: &mut TcgVcpu, elsewhere: u64) {
-        vcpu.lost_exits += 1;
-        self.tell_exit(vcpu, Gva(0), elsewhere);
+    /// L1 executes code at `elsewhere`, which is not its own: if a guest was seen to run on that processor, this is where it left to.
+    pub(super) fn note_exit_to(&self, index: c_uint, elsewhere: u64) {
+        let Some(vcpu) = self.true_vcpu(index) else { return };
+        if self.guests.is_on(vcpu.sensor.index() as usize) {
+            vcpu.lost_exits += 1;
+            self.tell_exit(vcpu, Gva(0), elsewhere);
+        }
     }
 
     fn tell_exit(&self, vcpu: &mut TcgVcpu, rip: Gva, before: u64) {

@@ -39,7 +39,9 @@ impl Plugin {
         self.text_distance.store(0, Ordering::Release);
         self.l1_code.store(0, Ordering::Release);
         self.stacks.forget();
+        self.guests.forget();
         self.changed_code.forget();
+        self.foreign_code.forget();
         self.control.l1_was_reset();
         self.probing.store(true, Ordering::Release);
         sys::log("L1 was reset; it is watched again as soon as its hypervisor runs");

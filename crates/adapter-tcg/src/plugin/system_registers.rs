@@ -57,8 +57,8 @@ impl Plugin {
         let Some(vcpu) = self.any_vcpu(index) else { return };
         let registers = &mut vcpu.registers;
         let Some((register, value)) = set_by(instruction, registers) else { return };
-        if registers.privilege_level() == Some(0) && self.is_l1(registers) {
-            let rip = registers.read_register(Register::Rip).unwrap_or(0);
+        let rip = registers.read_register(Register::Rip).unwrap_or(0);
+        if self.is_l1_kernel(index) {
             self.control.l1_sets(register, value, Gva(rip));
         }
     }
@@ -71,11 +71,20 @@ impl Plugin {
         unsafe { &mut *self.vcpus.get(index)?.0.get() }.as_mut()
     }
 
-    /// Whether L1 itself runs, and not a guest of it: its page tables have its own code where that was at the first hypercall.
-    pub(super) fn is_l1(&self, registers: &mut Registers) -> bool {
-        // Until its first hypercall its guests are yet to come.
+    /// Whether L1 itself runs, at privilege level 0.
+    pub(super) fn is_l1_kernel(&self, index: c_uint) -> bool {
+        let level = self.any_vcpu(index).and_then(|vcpu| vcpu.registers.privilege_level());
+        level == Some(0) && self.is_l1(index)
+    }
+
+    /// Whether L1 itself runs, and not a hardware-virtualised guest of it: none runs on that processor by what was seen; or the page tables
+    /// have L1's code where that was at the first hypercall. (Those are L1's own, who can change them. A guest's do not.)
+    pub(super) fn is_l1(&self, index: c_uint) -> bool {
         let known = self.l1_code.load(Ordering::Acquire);
-        known == 0 || known == self.code_address(registers)
+        // Until its first hypercall its guests are yet to come.
+        known == 0
+            || !self.may_run_guest(index)
+            || self.any_vcpu(index).is_some_and(|vcpu| self.code_address(&mut vcpu.registers) == known)
     }
 
     /// The physical address of the first hook by the page tables in use; 0 if there is none.
