@@ -69,15 +69,21 @@ fn run(hypovisor: &Path, dir: &Path, minutes: u64, l0: L0) -> anyhow::Result<()>
     let results = json!({
         "l0": l0.name(),
         "seconds": started.elapsed().as_secs(),
-        "workloads": workloads,
+        "workloads": &workloads,
         "integrity_thread": { "cpu_ms": looked.0.as_millis() as u64, "of_ms": looked.1.as_millis() as u64 },
         "events": stats(hypovisor, &recording)?,
         "alerts": told(&alerts)?,
     });
     std::fs::write(dir.join("results.json"), serde_json::to_string_pretty(&results)? + "\n")?;
     writeln!(std::io::stdout(), "{results:#}")?;
-    if !matches!(status.code(), Some(0 | 1)) {
+    if !status.success() {
         bail!("the lab ended with {status}");
+    }
+    if let Some((name, _)) = workloads.iter().find(|(_, [ok, _])| *ok == 0) {
+        bail!("the workload {name} never ended well");
+    }
+    if workloads.is_empty() {
+        bail!("no workload was run");
     }
     if results["alerts"].as_object().is_none_or(|alerts| !alerts.is_empty()) {
         bail!("something was told: see {}", alerts.display());
