@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use hypovisor_event::control::{Hook, HookKind, SystemRegister};
-use hypovisor_machine::Gva;
+use hypovisor_machine::{Gva, KERNEL_HALF};
 use hypovisor_mapping::Ram;
 use hypovisor_sensor::{Entries, Register, VcpuSensor, protections};
 use kvm_bindings::{kvm_debug_exit_arch, kvm_guest_debug};
@@ -19,8 +19,6 @@ use crate::run_page::RunPage;
 use crate::stack::ReturnAddresses;
 use crate::vm::Vm;
 
-/// Where the upper, kernel half of the address space begins.
-const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 /// The exception that breakpoints and single steps raise.
 const DEBUG_EXCEPTION: u32 = 1;
 /// DR6.BS: a single step has ended (AMD APM vol. 2, §13.1.1.3).

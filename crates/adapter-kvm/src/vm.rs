@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use hypovisor_event::control::SystemRegister;
+use hypovisor_event::control::{SystemChange, SystemRegister};
 use hypovisor_event::{RingGeometry, Rings};
 use hypovisor_machine::{Gpa, Gva, RamLayout, RamRange, VirtualMemory};
 use hypovisor_mapping::{Mapping, Ram};
@@ -273,6 +273,8 @@ impl Vm {
                 Err(Errno::INTR) => {}
                 Err(error) => {
                     writes.give_up();
+                    let register = SystemRegister::WritesUnseen;
+                    self.control.l1_does(SystemChange { register, before: 0, now: 0, rip: Gva(0) });
                     return log(&format!("writes to L1's code are no longer told: {error}"));
                 }
             }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hypovisor_event::control::{Hook, HookKind};
 use hypovisor_event::{RingGeometry, Rings};
-use hypovisor_machine::Gva;
+use hypovisor_machine::{Gva, KERNEL_HALF};
 use hypovisor_mapping::{Access, Mapping, MappingError};
 use hypovisor_sensor::{Answer, Control, ControlOptions, Register, Vcpu as _, VcpuSensor};
 
@@ -30,8 +30,6 @@ mod guest_runs;
 mod reset;
 mod system_registers;
 
-/// Where the upper, kernel half of the address space begins.
-const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 /// A translated block spans at most two pages.
 const BLOCK_BYTES: u64 = 2 * 4096;
 /// The privilege level of all but L1's kernel.

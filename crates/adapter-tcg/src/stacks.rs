@@ -55,7 +55,7 @@ impl Stacks {
     }
 
     /// The vCPU that this address is on the stack of, if that is known.
-    pub(crate) fn known(&self, address: u64) -> Option<usize> {
+    fn known(&self, address: u64) -> Option<usize> {
         let stack = address & !(STACK_BYTES - 1);
         let known = self.known.iter().find(|(at, _)| at.load(Ordering::Relaxed) == stack)?;
         Some(known.1.load(Ordering::Relaxed))

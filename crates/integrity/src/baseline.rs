@@ -19,8 +19,8 @@ use crate::{tasks, text};
 const GATE_STACK: usize = 4;
 const GATE_BYTES: usize = 16;
 const IDT_BYTES: usize = 4096;
-/// From the start of the page that a processor's task segment is in to the end of the segment (`struct tss_page`, xen/arch/x86/include/asm/processor.h).
-const TSS_BYTES: usize = 64 + 104;
+/// From the start of the page that a processor's task segment is in to the end of the segment.
+const TSS_BYTES: usize = tasks::OFFSET as usize + 104;
 /// The code of one processor's stubs that SYSCALL enters by; what follows is scratch space for emulation.
 const STUB_BYTES: usize = 64;
 /// The most findings of one look, without those that live patches explain.
@@ -196,11 +196,14 @@ impl Baseline {
         Some(Finding::tampering(piece.item, place, message).at(piece.gva, 0))
     }
 
-    /// Whether an address is in the image's code, and leads to where that was.
-    pub fn is_own_code<M: PhysicalMemory>(&self, target: &Target<'_, M>, at: Gva) -> bool {
+    /// Whether an address is in the part of the image's code that the sensor does not watch, a last page that is not all code, and leads to
+    /// where that was. Code of the rest that the sensor tells of was in other memory, whatever L1's page tables show now.
+    pub(crate) fn is_own_unwatched_code<M: PhysicalMemory>(&self, target: &Target<'_, M>, at: Gva) -> bool {
         let holds = |piece: &&Piece| {
             let offset = at.0.checked_sub(piece.gva.0);
-            piece.item == Item::Text && offset.is_some_and(|offset| offset < piece.bytes.len() as u64)
+            piece.item == Item::Text
+                && !piece.is_never_written()
+                && offset.is_some_and(|offset| offset < piece.bytes.len() as u64)
         };
         let piece = self.pieces.iter().find(holds);
         piece.is_some_and(|piece| target.memory().translate(piece.gva) == Ok(piece.gpa))

@@ -26,11 +26,17 @@ pub fn changed_code<M: PhysicalMemory>(
         .compared(first_line(rip, genuine), first_line(rip, executed))
 }
 
-/// Whether memory holds at `rip` what was executed there.
-pub fn holds<M: PhysicalMemory>(target: &Target<'_, M>, rip: Gva, executed: &FirstBytes) -> bool {
-    // What the sensor tells of a short instruction is filled up with zeros.
-    let len = executed.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
-    target.bytes(rip, len).is_some_and(|now| now == executed[..len])
+/// Whether memory still holds at `rip` what was executed there instead of the genuine bytes.
+pub fn holds<M: PhysicalMemory>(
+    target: &Target<'_, M>,
+    rip: Gva,
+    genuine: &FirstBytes,
+    executed: &FirstBytes,
+) -> bool {
+    let Some(now) = target.bytes(rip, executed.len()) else { return false };
+    // What was changed behind these bytes is not known, and so is not taken for something that still stands there.
+    let is_as_executed = |at: usize| genuine[at] == executed[at] || now[at] == executed[at];
+    genuine != executed && (0..executed.len()).all(is_as_executed)
 }
 
 /// Code in L1's part of the address space that is not in the pages of its image's code. `None` if it is L1's all the same, or that of a
@@ -42,7 +48,7 @@ pub fn foreign_code<M: PhysicalMemory>(
     rip: Gva,
     executed: &FirstBytes,
 ) -> Option<Finding> {
-    let is_own = baseline.is_own_code(target, rip) || baseline.is_stub(target, rip);
+    let is_own = baseline.is_own_unwatched_code(target, rip) || baseline.is_stub(target, rip);
     let judgement = patches.judge_code(rip);
     if is_own || matches!(judgement, Judgement::LivePatch { .. }) {
         return None;

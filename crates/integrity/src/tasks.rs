@@ -21,6 +21,8 @@ use crate::target::{Cpu, Target};
 
 /// Bytes of a physical CPU's stack, to which it is aligned (`STACK_ORDER` 3, xen/arch/x86/include/asm/config.h).
 const STACK_BYTES: u64 = 8 * PAGE_SIZE;
+/// Where in its page the segment begins, behind eight pointers of shadow stacks (`struct tss_page`, xen/arch/x86/include/asm/processor.h).
+pub(crate) const OFFSET: u64 = 64;
 /// Where the stack pointers stand in the segment: for rings 0 to 2, and for the gates that name one.
 const STACKS: [(&str, u64); 10] = [
     ("RSP0", 4),
@@ -42,39 +44,32 @@ pub(crate) fn page<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Optio
     Some(Gva(symbols.address_of("per_cpu__tss_page")?.0.wrapping_add(offset)))
 }
 
-/// Checks the segments of all processors, where TR tells of one of them where in its page it is.
+/// A processor's segment.
+fn segment<M: PhysicalMemory>(target: &Target<'_, M>, cpu: u64) -> Option<Gva> {
+    Some(page(target, cpu)?.offset(OFFSET))
+}
+
+/// Checks the segments of all processors, and where TR leads.
 pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, structures: &Structures, report: &mut Report) {
-    let offset = target.cpus.iter().find_map(|cpu| offset_in_page(target, cpu));
-    report.add(target.cpus.iter().filter_map(|cpu| place_finding(target, structures, cpu, offset)));
-    let Some(offset) = offset else {
-        return report.skipped(Item::Tss, "no processor's task register tells where the segments are");
-    };
     let online = (0..mappings::MAX_CPUS).filter(|cpu| mappings::is_online(target, *cpu));
-    let segments: Vec<(u64, Gva)> =
-        online.map_while(|cpu| Some((cpu, page(target, cpu)?.offset(offset)))).collect();
+    let segments: Vec<(u64, Gva)> = online.map_while(|cpu| Some((cpu, segment(target, cpu)?))).collect();
+    if segments.is_empty() {
+        return report.skipped(Item::Tss, "the symbols file does not say where task segments are");
+    }
+    report.add(target.cpus.iter().filter_map(|cpu| place_finding(target, structures, cpu)));
     report.add(segments.iter().flat_map(|(cpu, base)| stack_findings(target, *cpu, *base)));
     report.verified(Item::Tss, format!("the stacks for interrupts of {} processors", segments.len()));
 }
 
-/// How far into its page the segment begins.
-fn offset_in_page<M: PhysicalMemory>(target: &Target<'_, M>, cpu: &Cpu) -> Option<u64> {
-    let own = page(target, cpu.index as u64)?;
-    Some(cpu.registers.task.base.0.wrapping_sub(own.0)).filter(|offset| *offset < PAGE_SIZE)
-}
-
-/// TR leads into L1's part of the address space, and not to the processor's segment, which has the same place in its page on all.
+/// TR leads into L1's part of the address space, and not to the processor's segment.
 fn place_finding<M: PhysicalMemory>(
     target: &Target<'_, M>,
     structures: &Structures,
     cpu: &Cpu,
-    offset: Option<u64>,
 ) -> Option<Finding> {
     let (base, number) = (cpu.registers.task.base, cpu.index as u64);
     let is_in_l1 = base.0 >> 63 == 1 && mappings::SLOTS.contains(&((base.0 >> 39 & 0x1ff) as usize));
-    page(target, number).filter(|_| is_in_l1 && mappings::is_online(target, number))?;
-    if offset.is_some() && offset_in_page(target, cpu) == offset {
-        return None;
-    }
+    segment(target, number).filter(|own| is_in_l1 && *own != base && mappings::is_online(target, number))?;
     let place = format!("CPU {number} TR");
     let message = format!("{place} leads to {}, not to L1's own segment", target.name(base));
     let finding = match has_guests_state(target, structures, number) {

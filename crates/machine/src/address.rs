@@ -5,6 +5,9 @@ use std::fmt;
 /// Bytes in the smallest x86 page.
 pub const PAGE_SIZE: u64 = 4096;
 
+/// Where the upper, kernel half of the address space begins with four levels of page tables (AMD APM vol. 2, §5.3.1).
+pub const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

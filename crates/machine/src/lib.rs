@@ -18,6 +18,6 @@ pub mod nested;
 pub mod paging;
 mod system;
 
-pub use address::{Gpa, Gva, PAGE_SIZE};
+pub use address::{Gpa, Gva, KERNEL_HALF, PAGE_SIZE};
 pub use memory::{MAX_RAM_RANGES, MemoryError, PhysicalMemory, RamLayout, RamRange, VirtualMemory};
 pub use system::{DescriptorTable, SystemRegisters, TaskRegister};

@@ -1,14 +1,12 @@
 //! How many calls of guests have passed the hooks of one vCPU, for who counts them elsewhere too.
 
+use hypovisor_machine::KERNEL_HALF;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hypovisor_event::control::HookKind;
 use hypovisor_event::record::CallerMode;
 
 use crate::frame::Frame;
-
-/// Where the upper, kernel half of the address space begins.
-const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 
 /// Calls by how they are made. Written by one vCPU's thread, each count alone.
 #[derive(Debug, Default)]

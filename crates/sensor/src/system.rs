@@ -171,7 +171,8 @@ impl SystemWatch {
         if state.waiting.is_empty() && state.untold > 0 && send(untold(state.untold)) {
             state.untold = 0;
         }
-        self.waiting.store(state.waiting.len() as u64, Ordering::Release);
+        let left = state.waiting.len() as u64 + u64::from(state.untold > 0);
+        self.waiting.store(left, Ordering::Release);
     }
 
     /// L1 begins anew.
@@ -237,6 +238,12 @@ mod tests {
         assert_eq!(told_then.len(), MAX_WAITING + 1);
         assert_eq!(told_then.last(), Some(&(SystemRegister::Untold, 0, 100 - MAX_WAITING as u64)));
         assert!(told(&watch).is_empty());
+        for value in 0..100 {
+            watch.see(SystemRegister::Lstar, 2 + value, RIP);
+        }
+        watch.flush(|change| change.register != SystemRegister::Untold);
+        assert!(watch.is_waiting(), "the number is still to be told");
+        assert_eq!(told(&watch).len(), 1);
         watch.forget();
         assert!(!watch.see(SystemRegister::Lstar, 7, RIP));
     }

@@ -106,6 +106,8 @@ pub struct VcpuSensor {
     usual_return: Option<u64>,
     /// When a call that no guest made was told last.
     foreign_told: Option<Instant>,
+    /// When another stack was told last.
+    stack_told: Option<Instant>,
     who: WhoCache,
     vmcb: Option<Vmcb>,
     outer: Option<Pending>,
@@ -133,6 +135,7 @@ impl VcpuSensor {
             last_frame: None,
             usual_return: None,
             foreign_told: None,
+            stack_told: None,
             who: WhoCache::default(),
             vmcb: None,
             outer: None,

@@ -47,6 +47,7 @@ fn a_call_is_read_from_the_stack_in_use_and_one_that_no_guest_made_is_told() {
     sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(FRAMES[1]));
     assert_eq!(entries.pv(), 1, "the CPU has another stack");
     sensor.on_hook(HookKind::PvExit, &mut FakeVcpu(FRAMES[1]));
+    // L1 has given the stack that the frame was on to somebody else.
     put(FRAMES[0] + made_up::PROCESSOR, 1).unwrap();
     sensor.on_hook(HookKind::PvEntry, &mut FakeVcpu(FRAMES[0]));
     assert_eq!(entries.pv(), 1, "another CPU's stack");

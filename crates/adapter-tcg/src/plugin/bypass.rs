@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hypovisor_event::control::{SystemChange, SystemRegister};
-use hypovisor_machine::Gva;
+use hypovisor_machine::{Gva, KERNEL_HALF};
 use hypovisor_sensor::{Account, Entries};
 
-use super::{KERNEL_HALF, Plugin, guarded};
+use super::{Plugin, guarded};
 use crate::sys::{Block, Counter, Info, Instruction, log};
 use crate::system::{CallInstruction, MAX_BYTES};
 

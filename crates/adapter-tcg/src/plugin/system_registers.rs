@@ -78,7 +78,7 @@ impl Plugin {
     }
 
     /// Whether L1 itself runs, and not a hardware-virtualised guest of it: none runs on that processor by what was seen; or the page tables
-    /// have L1's code where that was at the first hypercall. (Those are L1's own, who can change them. A guest's do not.)
+    /// have L1's code where that was at the first hypercall. (L1 can change its own; a guest that knows L1's well can imitate them.)
     pub(super) fn is_l1(&self, index: c_uint) -> bool {
         let known = self.l1_code.load(Ordering::Acquire);
         // Until its first hypercall its guests are yet to come.

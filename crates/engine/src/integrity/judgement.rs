@@ -20,6 +20,11 @@ pub fn judge(change: &SystemChange) -> Finding {
         SystemRegister::GuestFrame => return judge_call(change),
         SystemRegister::GuestStack => return judge_stack(change),
         SystemRegister::Untold => return untold(*now),
+        SystemRegister::WritesUnseen => {
+            let message = "writes to the hypervisor's code are no longer told: it is only looked at, ten times a second";
+            let settle = "the line that QEMU's sensor printed, which says why";
+            return Finding::unknown(Item::Watch, name, message, settle);
+        }
         SystemRegister::UsedVmcb => {
             let message = format!("VMRUN at {rip:#x} runs the control block at {now:#x}");
             let settle = "whether it belongs to a vCPU that L1 lists";

@@ -166,7 +166,7 @@ impl<'a> Sweeps<'a> {
             return foreign_code(target, self.baseline, &patches, *rip, executed);
         };
         // What still stands there is told as a change.
-        (!holds(target, *rip, executed)).then(|| changed_code(target, *rip, genuine, executed))
+        (!holds(target, *rip, genuine, executed)).then(|| changed_code(target, *rip, genuine, executed))
     }
 
     /// Whether its page has changed lately, which was told.

@@ -48,11 +48,13 @@ pub enum SystemRegister {
     GuestStack = 20,
     /// Not a register: changes that were noticed and not told, because there were too many.
     Untold = 21,
+    /// Not a register: writes to what is watched are no longer told as they are done.
+    WritesUnseen = 22,
 }
 
 impl SystemRegister {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Cr0,
         Self::Cr4,
         Self::Efer,
@@ -74,6 +76,7 @@ impl SystemRegister {
         Self::ForeignCode,
         Self::GuestStack,
         Self::Untold,
+        Self::WritesUnseen,
     ];
 
     /// Its name in the manuals.
@@ -99,6 +102,7 @@ impl SystemRegister {
             Self::GuestExit => "guest exit",
             Self::GuestStack => "guest stack",
             Self::Untold => "changes",
+            Self::WritesUnseen => "writes",
         }
     }
 

@@ -15,7 +15,7 @@
 use std::time::{Duration, Instant};
 
 use hypovisor_event::control::{FrameLayout, HookKind, SystemChange, SystemRegister};
-use hypovisor_machine::{Gva, VirtualMemory};
+use hypovisor_machine::{Gva, KERNEL_HALF, VirtualMemory};
 use hypovisor_mapping::Ram;
 
 use super::VcpuSensor;
@@ -24,11 +24,9 @@ use crate::machine::{Register, Vcpu};
 
 /// Bytes of a physical CPU's stack, to which it is aligned (`STACK_ORDER` 3, Xen arch/x86/include/asm/config.h).
 const STACK_BYTES: u64 = 8 * 4096;
-/// Where the upper, kernel half of the address space begins.
-const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 /// At one hook hit in so many (a power of two) where the frame is is not taken from memory.
 const CHECK_SAMPLE: u64 = 64;
-/// Between two reports of a call that no guest made: a hostile L1 can make any number.
+/// Between two reports of a call that no guest made, or of another stack: a hostile L1 can make any number.
 const FOREIGN_PERIOD: Duration = Duration::from_secs(1);
 
 /// Where a frame stands: for L1, and in the RAM mapping.
@@ -36,6 +34,8 @@ const FOREIGN_PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct FramePlace {
     gva: u64,
     pub(super) at: usize,
+    /// The number of its CPU, as it was found: the stack may be somebody else's when it is looked for elsewhere.
+    processor: u32,
 }
 
 impl VcpuSensor {
@@ -87,18 +87,15 @@ impl VcpuSensor {
             return Some(false);
         }
         let memory = VirtualMemory::new(ram, vcpu.read_register(Register::Cr3)?);
-        let offset = self.control.layout()?.processor_id.into();
-        let cpu = |frame: u64| memory.read_u32(Gva(frame).offset(offset)).ok();
-        Some(cpu(known.gva)? == cpu(frame)?)
+        Some(self.processor(&memory, Gva(frame))? == known.processor)
     }
 
     /// Code inside L1 calls a handler of hypercalls, with a guest's registers at `frame`.
     #[cold]
     pub fn tell_foreign_call(&mut self, ram: &Ram, frame: Gva, vcpu: &mut impl Vcpu) {
-        if self.foreign_told.is_some_and(|told| told.elapsed() < FOREIGN_PERIOD) {
+        if !is_due(&mut self.foreign_told) {
             return;
         }
-        self.foreign_told = Some(Instant::now());
         let before = self.frame_place.map_or(0, |known| known.gva);
         let rip = Gva(returns_to(ram, vcpu).unwrap_or(0));
         self.control.l1_does(SystemChange {
@@ -132,6 +129,9 @@ impl VcpuSensor {
         let Some(before) = self.last_frame.replace(place.gva).filter(|before| *before != place.gva) else {
             return;
         };
+        if !is_due(&mut self.stack_told) {
+            return;
+        }
         let rip = Gva(returns_to(ram, vcpu).unwrap_or(0));
         let register = SystemRegister::GuestStack;
         self.control.l1_does(SystemChange { register, before, now: place.gva, rip });
@@ -147,8 +147,23 @@ impl VcpuSensor {
         self.control.guests_run();
         let gpa = VirtualMemory::new(ram, cr3).translate(frame).ok()?;
         let at = ram.offset_of(gpa, Frame::BYTES).ok().filter(|at| at.is_multiple_of(8))?;
-        Some(FramePlace { gva: frame.0, at })
+        let processor = self.processor(&VirtualMemory::new(ram, cr3), frame)?;
+        Some(FramePlace { gva: frame.0, at, processor })
     }
+
+    /// The number of the CPU whose stack the frame is on, by L1's own account.
+    fn processor(&self, memory: &VirtualMemory<&Ram>, frame: Gva) -> Option<u32> {
+        memory.read_u32(frame.offset(self.control.layout()?.processor_id.into())).ok()
+    }
+}
+
+/// Whether such a thing may be told again; it is, now.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let is_due = told.is_none_or(|told| told.elapsed() >= FOREIGN_PERIOD);
+    if is_due {
+        *told = Some(Instant::now());
+    }
+    is_due
 }
 
 /// The word below the guest's registers, if it may be an address of L1's code.
