@@ -100,6 +100,8 @@ pub struct VcpuSensor {
     kept: SavedFrame,
     /// Where the guest's frame stands: the same for every call on this physical CPU.
     frame_place: Option<FramePlace>,
+    /// Where the frame of the call under way is in RAM.
+    call_frame: usize,
     /// The address where it was found last, since L1 has begun.
     last_frame: Option<u64>,
     /// Where the handler of PV calls returned to when its frame was last found where it should be.
@@ -132,6 +134,7 @@ impl VcpuSensor {
             inner_continues: false,
             kept: SavedFrame::default(),
             frame_place: None,
+            call_frame: 0,
             last_frame: None,
             usual_return: None,
             foreign_told: None,
@@ -284,8 +287,9 @@ impl VcpuSensor {
     }
 
     fn leave(&mut self, ram: &Ram, kind: HookKind, vcpu: &mut impl Vcpu) {
-        let Some((frame, layout)) = self.frame(ram, vcpu) else { return };
+        // A machine that was saved amid a call leaves it without having been seen to enter it.
         let Some(pending) = self.outer.take() else { return };
+        let Some((frame, layout)) = self.frame_of_call(ram) else { return };
         if frame.word(layout.current_vcpu as usize) != pending.vcpu {
             return;
         }

@@ -114,13 +114,27 @@ impl VcpuSensor {
     ) -> Option<(Frame<'a>, &'static FrameLayout)> {
         let place = match self.frame_place {
             Some(place) => place,
-            None => {
-                let place = self.locate_frame(ram, vcpu)?;
-                self.tell_other_stack(ram, place, vcpu);
-                *self.frame_place.insert(place)
-            }
+            None => self.find_frame(ram, vcpu)?,
         };
+        self.call_frame = place.at;
         Some((Frame::new(ram.mapping(), place.at)?, self.control.layout()?))
+    }
+
+    /// The frame of the guest whose call was entered and is left now.
+    pub(super) fn frame_of_call<'a>(&self, ram: &'a Ram) -> Option<(Frame<'a>, &'static FrameLayout)> {
+        Some((Frame::new(ram.mapping(), self.call_frame)?, self.control.layout()?))
+    }
+
+    #[cold]
+    fn find_frame(&mut self, ram: &Ram, vcpu: &mut impl Vcpu) -> Option<FramePlace> {
+        let is_first_of_all = self.control.layout().is_none();
+        let place = self.locate_frame(ram, vcpu)?;
+        // Before the layout is known, an adapter with one thread for all vCPUs cannot tell whose call this is.
+        if !is_first_of_all || u64::from(place.processor) == self.index {
+            self.tell_other_stack(ram, place, vcpu);
+            self.frame_place = Some(place);
+        }
+        Some(place)
     }
 
     /// The frame stands there now. Tells if it stood elsewhere since L1 has begun.
