@@ -147,12 +147,14 @@ impl<'a> Sweeps<'a> {
         findings
     }
 
-    /// Code that was executed and should not have been, unless it was changed and that was seen.
+    /// Code that was executed and should not have been, unless it was changed and that was seen. A change of the image's code says
+    /// nothing of what other memory held.
     fn executed(&mut self, target: &Target<'_, Memory<'_>>, noticed: &[Noticed]) -> Vec<Finding> {
         let mut findings = Vec::new();
         for code in noticed.iter().filter_map(Noticed::code) {
             let Some(finding) = self.judge_executed(target, code) else { continue };
-            if !self.has_changed(&finding) && is_news(&mut self.executed, code.rip) {
+            let is_told = code.genuine.is_some() && self.has_changed(&finding);
+            if !is_told && is_news(&mut self.executed, code.rip) {
                 findings.push(finding);
             }
         }

@@ -35,7 +35,7 @@ echo over
 ";
 
 /// What each payload has to be told as: one of these alerts, with these words.
-const EXPECTED: [(&str, &[(&str, &str)]); 16] = [
+const EXPECTED: [(&str, &[(&str, &str)]); 18] = [
     (
         "benign",
         &[
@@ -45,6 +45,8 @@ const EXPECTED: [(&str, &[(&str, &str)]); 16] = [
     ),
     ("text_patch", &[("integrity/text", "xen_changeset")]),
     ("alias", &[("integrity/page_tables", "may be written through"), ("integrity/text", "xen_compiler")]),
+    ("remap", &[("integrity/page_tables", "page tables show other memory at")]),
+    ("stub_code", &[("integrity/registers", "changed")]),
     ("pte", &[("integrity/page_tables", "code may be written")]),
     ("pte_exec", &[("integrity/page_tables", "data may be executed")]),
     ("cr0_wp", &[("integrity/registers", "CR0.WP is off")]),
@@ -60,7 +62,7 @@ const EXPECTED: [(&str, &[(&str, &str)]); 16] = [
     ("detector", &[("integrity/hypercalls", "was called by the code before")]),
 ];
 /// What L0 is told of as it is done: payload, whether TCG and KVM tell, and the alert.
-const AT_ONCE: [(&str, [bool; 2], &str, &str); 9] = [
+const AT_ONCE: [(&str, [bool; 2], &str, &str); 11] = [
     ("cr0_wp", [true, true], "integrity/registers", "CR0 was set to"),
     ("lstar", [true, true], "integrity/registers", "LSTAR was set to"),
     ("bypass", [true, false], "integrity/hypercalls/unknown", "times, SYSCALL of a guest reached no hook"),
@@ -70,6 +72,8 @@ const AT_ONCE: [(&str, [bool; 2], &str, &str); 9] = [
     ("flicker_run", [true, false], "integrity/text", "xen_compile_date"),
     ("exit_path", [true, false], "integrity/vmrun", "not to the instruction behind its VMRUN"),
     ("pte_exec", [true, false], "integrity/text", "code was executed at vga_console_info"),
+    ("remap", [true, false], "integrity/text", "code was executed at xen_compile_time"),
+    ("stub_code", [true, false], "integrity/text", "that is not L1's"),
 ];
 
 pub(crate) fn build(files: &Path) {

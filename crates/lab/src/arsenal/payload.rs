@@ -35,6 +35,10 @@ pub enum Payload {
     ExitPath,
     /// Writes to text through a second mapping.
     Alias,
+    /// Has other memory used as text, which itself stays as it is.
+    Remap,
+    /// Puts code into the rest of the page that SYSCALL enters by.
+    StubCode,
     /// Looks for whoever watches. Changes nothing.
     Detector,
     /// Runs a guest of its own.
@@ -67,7 +71,7 @@ impl Default for Options {
 
 impl Payload {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Benign,
         Self::TextPatch,
         Self::Lstar,
@@ -84,6 +88,8 @@ impl Payload {
         Self::FlickerRun,
         Self::ExitPath,
         Self::Alias,
+        Self::Remap,
+        Self::StubCode,
         Self::Detector,
         Self::RogueVmrun,
     ];
@@ -107,6 +113,8 @@ impl Payload {
             Self::FlickerRun => "flicker_run",
             Self::ExitPath => "exit_path",
             Self::Alias => "alias",
+            Self::Remap => "remap",
+            Self::StubCode => "stub_code",
             Self::Detector => "detector",
             Self::RogueVmrun => "rogue_vmrun",
         }
@@ -133,6 +141,8 @@ impl Payload {
             Self::Flicker | Self::FlickerRun => ("flicker.c", include_str!("../../arsenal/flicker.c")),
             Self::ExitPath => ("exit_path.c", include_str!("../../arsenal/exit_path.c")),
             Self::Alias => ("alias.c", include_str!("../../arsenal/alias.c")),
+            Self::Remap => ("remap.c", include_str!("../../arsenal/remap.c")),
+            Self::StubCode => ("stub_code.c", include_str!("../../arsenal/stub_code.c")),
             Self::Detector => ("detector.c", include_str!("../../arsenal/detector.c")),
             Self::RogueVmrun => ("rogue_vmrun.c", include_str!("../../arsenal/rogue_vmrun.c")),
         }
