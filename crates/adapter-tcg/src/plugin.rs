@@ -270,6 +270,7 @@ pub(crate) fn on_vcpu(index: c_uint) {
             resets: 0,
             sensor: VcpuSensor::new(u64::from(index), plugin.control, producer),
         };
+        plugin.guests.add(index, plugin.stacks.is_one_thread());
         if let Some(bypass) = &plugin.bypass {
             bypass.add(vcpu.sensor.entries());
         }

@@ -30,7 +30,7 @@ pub(crate) fn check<M: PhysicalMemory>(target: &Target<'_, M>, patches: &LivePat
     let stubs = stubs(target).into_iter().map(|stub| stub.at.page()).collect();
     let mut walk =
         Walk { target, patches, stubs, code: Vec::new(), pages: 0, aliased: 0, findings: BTreeMap::new() };
-    walk.code = frames_of(target, Range { start: parts.text.start, end: parts.set_at_boot.end });
+    walk.code = frames_of(target, Range { start: parts.text.start, end: parts.constants.end });
     let mut budget = TableBudget::new(MAX_TABLES);
     let mut slots = SLOTS.filter(|slot| !is_own_table(target, *slot));
     let ended = slots.try_for_each(|slot| {

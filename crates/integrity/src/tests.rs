@@ -81,6 +81,9 @@ fn wrong_rights_are_reported() {
     assert!(foreign[0].message.starts_with("code may be executed that is not L1's"), "{foreign:#?}");
     let alias = the_only(|memory| memory.put_word(entry(0x40), Memory::physical(TEXT) | 3 | NO_EXECUTE));
     assert!(alias.1.contains("may be written through 0xffff82d040240000"), "{}", alias.1);
+    let constant =
+        the_only(|memory| memory.put_word(entry(0x40), Memory::physical(SET_AT_BOOT) | 3 | NO_EXECUTE));
+    assert!(constant.1.contains("may be written through 0xffff82d040240000"), "{}", constant.1);
     let data = found(|memory| memory.put_word(entry(5), Memory::physical(TEXT) | 3 | NO_EXECUTE));
     let as_data = |finding: &Finding| finding.message.contains("may be written through 0xffff82d040205000");
     assert!(data.iter().any(as_data), "{data:#?}");

@@ -45,6 +45,12 @@ impl RunningGuests {
         self.flags.get(0)
     }
 
+    /// A vCPU was added. With one thread for all, its flag is to be like theirs.
+    pub(super) fn add(&self, vcpu: c_uint, is_one_thread: bool) {
+        let runs = is_one_thread && self.count.load(Ordering::Relaxed) > 0;
+        self.flag().into_iter().for_each(|flag| flag.set(vcpu, runs));
+    }
+
     fn is_on(&self, vcpu: usize) -> bool {
         self.of.get(vcpu).is_some_and(|runs| runs.load(Ordering::Relaxed))
     }
