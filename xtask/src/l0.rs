@@ -37,7 +37,7 @@ const TESTS: [&str; 12] = [
     "blocking::",
     "injection::a_guest_is_as_before",
     "engine_killed::",
-    "debugger::",
+    "debugger::a_debugger_is_refused",
     "hotplug::",
     "in_place::",
     "resets::",

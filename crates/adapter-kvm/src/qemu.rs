@@ -153,12 +153,21 @@ fn on_run(fd: c_int) -> c_int {
         if result != 0 {
             return result;
         }
-        let mut next = Next::Qemu;
-        guarded(|| next = vcpu.on_exit(vm));
-        if next == Next::Qemu {
+        if who_goes_on(vm, vcpu) == Next::Qemu {
             return result;
         }
     }
+}
+
+/// After a panic L1 is left alone, but the exit has to be finished all the same: QEMU would take a breakpoint of ours for its
+/// debugger's, and stop the machine.
+fn who_goes_on(vm: &'static Vm, vcpu: &'static KvmVcpu) -> Next {
+    let mut next = None;
+    guarded(|| next = Some(vcpu.on_exit(vm)));
+    if next.is_none() {
+        guarded(|| next = Some(vcpu.on_exit(vm)));
+    }
+    next.unwrap_or(Next::Qemu)
 }
 
 /// The vCPU behind a descriptor that this thread runs.

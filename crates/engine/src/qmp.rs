@@ -127,6 +127,15 @@ impl Qmp {
         Ok(self.execute("query-status", json!({}))?["running"] == true)
     }
 
+    /// What state the machine is in (`RunState`, QEMU qapi/run-state.json).
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub fn status(&mut self) -> Result<String, QmpError> {
+        let answer = self.execute("query-status", json!({}))?;
+        answer["status"].as_str().map(Into::into).ok_or_else(|| QmpError::Answer(answer.to_string()))
+    }
+
     /// Where the machine's RAM is.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //!   ◀─ {"id":1,"status":"done","result":131086,"pcpu":0,"sequence":4711,"duration_ns":1800,"memory":"…"}
 //!   ─▶ {"reload_rules":{}}                    ◀─ {"rules":12}
 //!   ─▶ {"unload_rules":{}}                    ◀─ {"rules":0}
-//!   ─▶ {"resume":{}}                          ◀─ {"resumed":true}
+//!   ─▶ {"resume":{}}                          ◀─ {"resumed":true}    (false: it was not stopped)
 //!   ─▶ {"status":{}}                          ◀─ {"domains":[…]}
 //! ```
 //!

@@ -168,7 +168,7 @@ impl Detecting {
                 Request::ReloadRules {} => self.reload(session, watched),
                 Request::UnloadRules {} => self.replace_rules(None, session, watched),
                 Request::Resume {} => {
-                    session.resume().map(|()| json!({ "resumed": true })).map_err(Into::into)
+                    session.resume().map(|stopped| json!({ "resumed": stopped })).map_err(Into::into)
                 }
                 Request::Status {} => Ok(self.status(session, watched)),
                 Request::Inject(_) => continue,

@@ -20,6 +20,7 @@ mod remote;
 mod rules;
 mod run;
 mod signals;
+mod standstill;
 mod view;
 
 use std::io::Write as _;

@@ -12,6 +12,7 @@ use hypovisor_engine::{event_json, event_line};
 use hypovisor_l1::SymbolSource;
 
 use crate::live::Live;
+use crate::standstill::Standstill;
 
 /// Segments are encoded on a thread of their own: the rings are emptied meanwhile.
 const OPTIONS: RecorderOptions = RecorderOptions {
@@ -40,6 +41,7 @@ pub(crate) struct Output {
     events: u64,
     line: String,
     warned: bool,
+    standstill: Standstill,
 }
 
 impl Output {
@@ -67,16 +69,18 @@ impl Output {
     }
 
     fn new(target: Target, live: bool) -> Self {
-        Self { target, live: Live::new(live), events: 0, line: String::new(), warned: false }
+        let (line, standstill) = (String::new(), Standstill::new());
+        Self { target, live: Live::new(live), events: 0, line, warned: false, standstill }
     }
 
     /// To be called a few times a second at least: draws, flushes, keeps the manifest up to date.
     pub(crate) fn tick(&mut self, session: &Session) -> anyhow::Result<()> {
         if session.note_was_cut() && !self.warned {
             self.warned = true;
-            self.live.clear();
-            // A closed standard error is no reason to stop watching.
-            let _ = writeln!(std::io::stderr(), "hypovisor: warning: {NOTE_WAS_CUT}");
+            self.warn(NOTE_WAS_CUT);
+        }
+        if let Some(message) = self.standstill.tick(session, self.events) {
+            self.warn(&message);
         }
         self.live.tick(session, self.events);
         match &mut self.target {
@@ -88,6 +92,12 @@ impl Output {
             Target::Nothing => {}
         }
         Ok(())
+    }
+
+    fn warn(&self, message: &str) {
+        self.live.clear();
+        // A closed standard error is no reason to stop watching.
+        let _ = writeln!(std::io::stderr(), "hypovisor: warning: {message}");
     }
 
     /// Writes what is left. A recording is complete then.

@@ -36,8 +36,12 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) fn resume(args: &AskArgs) -> anyhow::Result<u8> {
-    ask(args, &Request::Resume {})?;
-    Ok(0)
+    let answer = ask(args, &Request::Resume {})?;
+    if answer["resumed"] == true {
+        return Ok(0);
+    }
+    writeln!(std::io::stderr(), "hypovisor: the machine was not stopped; nothing to resume")?;
+    Ok(1)
 }
 
 pub(crate) fn reload(args: &ReloadArgs) -> anyhow::Result<u8> {

@@ -104,6 +104,8 @@ pub struct Control {
 #[derive(Default)]
 struct Conversation {
     engine: Option<OwnedFd>,
+    /// How many engines there were: a later one may have the descriptor's number of an earlier one.
+    engines: u64,
     hooks: Option<Vec<Hook>>,
     refused: bool,
     ask_again: bool,
@@ -285,6 +287,7 @@ impl Control {
     pub fn l1_was_reset(&self) {
         self.resets.fetch_add(1, Ordering::Release);
         self.system.forget();
+        self.verdicts.forget_calls();
         let mut conversation = self.lock();
         if let Some(engine) = &conversation.engine {
             let told = control::try_send(engine, &Message::Reset);
@@ -316,7 +319,7 @@ impl Control {
         }
         let start = Instant::now();
         let mut conversation = self.lock();
-        let mut asked = None;
+        let mut asked = 0;
         loop {
             if let Some(answer) = answer(&mut conversation) {
                 return Some(answer);
@@ -327,9 +330,8 @@ impl Control {
                 self.unanswered.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
-            let unasked = engine.map(raw).filter(|engine| asked != Some(*engine));
-            if unasked.is_some() {
-                asked = unasked;
+            if engine.is_some() && asked != conversation.engines {
+                asked = conversation.engines;
                 conversation.put(question);
             }
             let wait = self.answered.wait_timeout(conversation, Duration::from_millis(100));
@@ -373,6 +375,7 @@ impl Control {
         let mut conversation = self.lock();
         control::send(engine, &Message::Hello(hello, conversation.note.clone()), &fds)?;
         conversation.engine = engine.try_clone().ok();
+        conversation.engines += 1;
         self.answered.notify_all();
         Ok(())
     }
@@ -413,7 +416,10 @@ impl Control {
             Message::Release => self.verdicts.release(),
             Message::DomainKind { domain, kind } => self.verdicts.set_kind(domain, kind),
             Message::WatchWrites(runs) => (self.options.watch_writes)(&runs),
-            Message::DomainEnded { domain } => self.injections.domain_ended(domain),
+            Message::DomainEnded { domain } => {
+                self.injections.domain_ended(domain);
+                self.verdicts.domain_ended(domain);
+            }
             // A sensor's own questions; an engine that sends them is confused, and they change nothing.
             Message::Hello(..)
             | Message::OwnRam(_)
@@ -449,11 +455,6 @@ impl Control {
             (self.options.on_armed)();
         }
     }
-}
-
-fn raw(fd: &OwnedFd) -> i32 {
-    use std::os::fd::AsRawFd as _;
-    fd.as_raw_fd()
 }
 
 fn listen(path: &Path) -> rustix::io::Result<OwnedFd> {

@@ -12,6 +12,8 @@ use hypovisor_verdict::{GuestKind, RuleSet};
 
 /// Preempted calls remembered, to know a continuation when it comes. The oldest is forgotten: its vCPU died or sleeps.
 const MAX_PREEMPTED: usize = 256;
+/// Calls that wait for L1 to be stopped. One too many is judged again, and has L1 stopped again.
+const MAX_PAUSES: usize = 64;
 /// Domain ids are below this (`DOMID_FIRST_RESERVED`, Xen public/xen.h).
 const DOMAINS: usize = 0x7ff0;
 /// How long the engine may take to stop L1 for a paused call; then the call is refused instead.
@@ -51,6 +53,19 @@ struct Pause {
     released: bool,
 }
 
+impl Pause {
+    /// What becomes of the call.
+    fn waiting(&self) -> Waiting {
+        if self.released {
+            Waiting::Pass
+        } else if self.since.elapsed() < PAUSE_TIMEOUT {
+            Waiting::Again
+        } else {
+            Waiting::Refuse
+        }
+    }
+}
+
 /// What to do with a call while L1 is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiting {
@@ -74,7 +89,7 @@ pub(crate) struct Verdicts {
     /// What kind of guest each domain is, by id, as [`GuestKind`] numbers them.
     kinds: Box<[AtomicU8]>,
     pausing: AtomicBool,
-    pause: Mutex<Option<Pause>>,
+    pauses: Mutex<VecDeque<Pause>>,
 }
 
 impl Verdicts {
@@ -86,7 +101,7 @@ impl Verdicts {
             preempted: Mutex::new(VecDeque::with_capacity(MAX_PREEMPTED + 1)),
             kinds: (0..DOMAINS).map(|_| AtomicU8::new(GuestKind::Unknown as u8)).collect(),
             pausing: AtomicBool::new(false),
-            pause: Mutex::new(None),
+            pauses: Mutex::new(VecDeque::with_capacity(MAX_PAUSES + 1)),
         }
     }
 
@@ -158,36 +173,53 @@ impl Verdicts {
         self.pausing.load(Ordering::Relaxed)
     }
 
-    /// Asks for L1 to be stopped for this call. False if it is being stopped for another already.
+    /// L1 is to be stopped for this call, which waits meanwhile.
     #[cold]
-    pub(crate) fn begin_pause(&self, call: Issue) -> bool {
-        let mut pause = lock(&self.pause);
-        if pause.is_some() {
-            return false;
+    pub(crate) fn begin_pause(&self, call: Issue) {
+        let mut pauses = lock(&self.pauses);
+        if pauses.len() == MAX_PAUSES {
+            pauses.pop_front();
         }
-        *pause = Some(Pause { call, since: Instant::now(), released: false });
+        pauses.push_back(Pause { call, since: Instant::now(), released: false });
         self.pausing.store(true, Ordering::Relaxed);
-        true
     }
 
     /// What to do with this call, while L1 is being stopped.
     #[cold]
     pub(crate) fn waiting(&self, call: &Issue) -> Waiting {
-        let mut pause = lock(&self.pause);
-        let Some(current) = pause.filter(|pause| pause.call == *call) else { return Waiting::No };
-        if !current.released && current.since.elapsed() < PAUSE_TIMEOUT {
-            return Waiting::Again;
+        let mut pauses = lock(&self.pauses);
+        let Some(at) = pauses.iter().position(|pause| pause.call == *call) else { return Waiting::No };
+        let waiting = pauses[at].waiting();
+        if waiting != Waiting::Again {
+            pauses.remove(at);
+            self.pausing.store(!pauses.is_empty(), Ordering::Relaxed);
         }
-        *pause = None;
-        self.pausing.store(false, Ordering::Relaxed);
-        if current.released { Waiting::Pass } else { Waiting::Refuse }
+        waiting
     }
 
-    /// L1 was stopped; the call may pass when L1 goes on.
+    /// L1 was stopped; the calls that waited for that may pass when L1 goes on.
     pub(crate) fn release(&self) {
-        if let Some(pause) = lock(&self.pause).as_mut() {
-            pause.released = true;
-        }
+        lock(&self.pauses).iter_mut().for_each(|pause| pause.released = true);
+    }
+
+    /// A domain is gone, and its calls never come again: another domain's that look like them are not theirs.
+    pub(crate) fn domain_ended(&self, domain: u16) {
+        self.forget(|call| call.domain == domain);
+    }
+
+    /// L1 begins anew, and no call of before comes again.
+    pub(crate) fn forget_calls(&self) {
+        self.forget(|_| true);
+    }
+
+    fn forget(&self, is_gone: impl Fn(&Issue) -> bool) {
+        let mut pauses = lock(&self.pauses);
+        pauses.retain(|pause| !is_gone(&pause.call));
+        self.pausing.store(!pauses.is_empty(), Ordering::Relaxed);
+        drop(pauses);
+        let mut preempted = lock(&self.preempted);
+        preempted.retain(|call| !is_gone(call));
+        self.any_preempted.store(!preempted.is_empty(), Ordering::Relaxed);
     }
 }
 
@@ -222,13 +254,34 @@ mod tests {
     #[test]
     fn a_paused_call_passes_once_after_its_release() {
         let verdicts = Verdicts::new();
-        assert!(verdicts.begin_pause(call(1)) && !verdicts.begin_pause(call(2)));
+        verdicts.begin_pause(call(1));
         assert_eq!(verdicts.waiting(&call(2)), Waiting::No);
         assert_eq!(verdicts.waiting(&call(1)), Waiting::Again);
         verdicts.release();
         assert_eq!(verdicts.waiting(&call(1)), Waiting::Pass);
         assert!(!verdicts.is_pausing());
         assert_eq!(verdicts.waiting(&call(1)), Waiting::No);
+    }
+
+    #[test]
+    fn calls_that_wait_are_told_apart_and_forgotten() {
+        let verdicts = Verdicts::new();
+        verdicts.begin_pause(call(1));
+        verdicts.begin_pause(call(2));
+        verdicts.release();
+        verdicts.begin_pause(call(3));
+        assert_eq!(verdicts.waiting(&call(2)), Waiting::Pass);
+        assert_eq!(verdicts.waiting(&call(3)), Waiting::Again, "L1 was stopped before");
+        assert!(verdicts.is_pausing());
+        verdicts.note_preempted(call(4));
+        verdicts.domain_ended(2);
+        assert!(verdicts.is_pausing() && verdicts.continues(&call(4)), "another domain");
+        verdicts.note_preempted(call(4));
+        verdicts.domain_ended(1);
+        assert!(!verdicts.is_pausing() && !verdicts.continues(&call(4)));
+        assert_eq!(verdicts.waiting(&call(1)), Waiting::No, "what looks like it later is judged");
+        (0..=MAX_PAUSES as u64).for_each(|number| verdicts.begin_pause(call(number)));
+        assert_eq!(verdicts.waiting(&call(0)), Waiting::No, "the oldest is forgotten");
     }
 
     #[test]

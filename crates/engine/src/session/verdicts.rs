@@ -78,15 +78,17 @@ impl Session {
         }
     }
 
-    /// Lets a stopped L1 go on.
+    /// Lets a stopped L1 go on; whether it was stopped.
     ///
     /// # Errors
     /// When QEMU's monitor does not help.
-    pub fn resume(&mut self) -> Result<(), SessionError> {
-        match &self.monitor {
-            Some(monitor) => Ok(Qmp::connect(monitor)?.cont()?),
-            None => Err(SessionError::NoMonitor),
+    pub fn resume(&mut self) -> Result<bool, SessionError> {
+        let mut monitor = Qmp::connect(self.monitor.as_ref().ok_or(SessionError::NoMonitor)?)?;
+        let stopped = !monitor.is_running()?;
+        if stopped {
+            monitor.cont()?;
         }
+        Ok(stopped)
     }
 
     /// Stops L1 for a call that waits in the sensor meanwhile.

@@ -1,18 +1,22 @@
-//! QEMU's own debugger beside the sensor under KVM: it is refused the processor's breakpoints, and nothing else.
+//! QEMU's own debugger beside the sensor. Under KVM it is refused the processor's breakpoints, and nothing else.
 //!
 //! That a software breakpoint is met cannot be tested on an emulated processor: QEMU's emulation of SVM takes INT3 for a
 //! software interrupt, which KVM does not intercept.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use hypovisor_l1::SymbolFile;
+use hypovisor_machine::Gva;
 
 use crate::resets::marks;
 use crate::support::{Driven, one_machine, text};
 
+/// For so long nothing comes from the machine: longer than it takes until somebody asks why.
+const STANDSTILL: Duration = Duration::from_secs(15);
 /// How long the debugger may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -49,6 +53,15 @@ impl Debugger {
     }
 }
 
+fn arguments(socket: &Path) -> [OsString; 2] {
+    ["-gdb".into(), format!("unix:{},server=on,wait=off", socket.display()).into()]
+}
+
+fn address_of(symbol: &str, machine: &Driven) -> Gva {
+    let symbols = std::fs::read(machine.symbols()).unwrap();
+    SymbolFile::parse(&symbols).unwrap().symbols().address_of(symbol).unwrap()
+}
+
 #[test]
 #[ignore = "needs KVM: `cargo xtask test --l0 kvm` runs it"]
 fn a_debugger_is_refused_the_processors_breakpoints_and_the_machine_goes_on() {
@@ -56,11 +69,9 @@ fn a_debugger_is_refused_the_processors_breakpoints_and_the_machine_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let machine = Driven::new(dir.path(), SCRIPT);
     let (recording, socket) = (dir.path().join("recording"), dir.path().join("gdb"));
-    let args = ["-gdb".to_owned(), format!("unix:{},server=on,wait=off", socket.display())];
-    let symbols = std::fs::read(machine.symbols()).unwrap();
-    let place = SymbolFile::parse(&symbols).unwrap().symbols().address_of("do_sched_op").unwrap();
+    let place = address_of("do_sched_op", &machine);
     std::thread::scope(|scope| {
-        let engine = machine.start_with(&recording, &args.map(Into::into));
+        let engine = machine.start_with(&recording, &arguments(&socket));
         let driver = scope.spawn(|| machine.drive());
         machine.wait_for("ready");
         let mut debugger = Debugger::connect(&socket);
@@ -79,4 +90,30 @@ fn a_debugger_is_refused_the_processors_breakpoints_and_the_machine_goes_on() {
         assert!(said.contains("hardware breakpoints, which Hypovisor uses: refused"), "{said}");
     });
     assert_eq!(marks(&recording, 7), 100);
+}
+
+/// Not under KVM, where the breakpoint that this takes is refused.
+#[test]
+fn who_watches_is_told_that_qemu_has_stopped_the_machine() {
+    let _machine = one_machine();
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Driven::new(dir.path(), SCRIPT);
+    let (recording, socket) = (dir.path().join("recording"), dir.path().join("gdb"));
+    let place = address_of("do_sched_op", &machine);
+    std::thread::scope(|scope| {
+        let engine = machine.start_with(&recording, &arguments(&socket));
+        let driver = scope.spawn(|| machine.drive());
+        machine.wait_for("ready");
+        let mut debugger = Debugger::connect(&socket);
+        debugger.ask("?");
+        assert_eq!(debugger.ask(&format!("Z1,{place:x},1")), "OK");
+        let stopped = debugger.ask("c");
+        assert!(stopped.starts_with("T05"), "{stopped}");
+        std::thread::sleep(STANDSTILL);
+        assert_eq!(debugger.ask(&format!("z1,{place:x},1")), "OK");
+        assert_eq!(debugger.ask("D"), "OK");
+        driver.join().unwrap().expect("the machine goes on to its own end");
+        let said = text(&engine.wait_with_output().unwrap().stderr);
+        assert_eq!(said.matches("QEMU itself has stopped the machine (debug)").count(), 1, "{said}");
+    });
 }

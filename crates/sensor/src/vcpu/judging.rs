@@ -165,11 +165,11 @@ impl VcpuSensor {
         match action {
             Action::Alert => Fate::Run,
             Action::Deny { errno } => Fate::Denied(errno),
-            Action::Pause => {
+            Action::Pause if call.parent.is_none() && pending.job.is_none() => {
                 self.control.verdicts().begin_pause(issue_of(call));
-                let again = call.parent.is_none() && pending.job.is_none();
-                if again { Fate::IssuedAgain } else { Fate::Denied(EPERM) }
+                Fate::IssuedAgain
             }
+            Action::Pause => Fate::Denied(EPERM),
         }
     }
 
