@@ -16,8 +16,9 @@ use crate::signals::StopRequest;
 
 /// Memory of the emulated Linux, in MiB: the lab machine's, and as much again for everything else.
 const MEMORY_MIB: u32 = 8192;
-/// The QEMU that emulates the processor. Those before 10.2 lose an interrupt now and then: their emulation of SVM changes the word of pending
-/// interrupts while another thread, a timer's, adds to it (`do_vmexit`, QEMU target/i386/tcg/sysemu/svm_helper.c). The Linux then has no clock any more, and stands still.
+/// The QEMU that emulates the processor. QEMU 10.0 loses an interrupt now and then: its emulation of SVM changes the word of pending
+/// interrupts without a lock while a timer's thread adds to it (`do_vmexit`, svm_helper.c; later ones do it atomically). The Linux
+/// then has no clock any more, and stands still.
 const EMULATOR: QemuVersion = QemuVersion::V11_1;
 /// A directory in memory, inside.
 const SCRATCH: &str = "/run/lab";
