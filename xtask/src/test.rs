@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that has to hold, with a single summary at the end.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -25,9 +26,7 @@ pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
     loom.args(["test", "--locked", "--package", "hypovisor-event", "--lib"]).args(filter);
     run_tests(&mut loom, &mut totals)?;
     if filter.is_none() {
-        let mut under_kvm = Totals { success: true, ..Totals::default() };
-        run_tests(&mut l0::shortest(&hypovisor)?, &mut under_kvm)?;
-        totals.make_up_for_ignored(&under_kvm);
+        totals.make_up_for_ignored(&shortest_under_kvm(&hypovisor)?);
     }
     writeln!(
         std::io::stdout(),
@@ -40,6 +39,20 @@ pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
         bail!("tests failed");
     }
     Ok(())
+}
+
+/// The test under KVM that stands for all; once more if the machine stood still, which then has no summary.
+fn shortest_under_kvm(hypovisor: &Path) -> anyhow::Result<Totals> {
+    let mut totals = Totals::default();
+    for tries in 1..=l0::TRIES {
+        totals = Totals { success: true, ..Totals::default() };
+        run_tests(&mut l0::shortest(hypovisor)?, &mut totals)?;
+        if totals.passed + totals.failed > 0 {
+            break;
+        }
+        l0::tell_no_end("in_place", tries)?;
+    }
+    Ok(totals)
 }
 
 /// Sums over all test programs.

@@ -16,10 +16,6 @@ use crate::signals::StopRequest;
 
 /// Memory of the emulated Linux, in MiB: the lab machine's, and as much again for everything else.
 const MEMORY_MIB: u32 = 8192;
-/// The QEMU that emulates the processor. QEMU 10.0 loses an interrupt now and then: its emulation of SVM changes the word of pending
-/// interrupts without a lock while a timer's thread adds to it (`do_vmexit`, svm_helper.c; later ones do it atomically). The Linux
-/// then has no clock any more, and stands still.
-const EMULATOR: QemuVersion = QemuVersion::V11_1;
 /// A directory in memory, inside.
 const SCRATCH: &str = "/run/lab";
 
@@ -49,10 +45,7 @@ pub(super) fn run(args: &LabRunArgs) -> anyhow::Result<u8> {
 /// `lab kvm-host`: any command inside the emulated Linux; its output is passed on.
 pub(crate) fn host(args: &KvmHostArgs) -> anyhow::Result<u8> {
     let lab = Lab::open()?;
-    let mut progress = progress::Bars::new();
-    // What runs inside is fetched here: there is no network inside.
-    lab.prepare(XenVersion::V4_20, QemuVersion::default(), &mut progress)?;
-    let prepared = lab.prepare(XenVersion::V4_20, EMULATOR, &mut progress)?;
+    let prepared = lab.prepare(XenVersion::V4_20, QemuVersion::V10_0, &mut progress::Bars::new())?;
     let absolute =
         |path: &PathBuf| path.canonicalize().with_context(|| format!("cannot use {}", path.display()));
     let mut writable: Vec<PathBuf> = args.writable.iter().map(absolute).collect::<anyhow::Result<_>>()?;
