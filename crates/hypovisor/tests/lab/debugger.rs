@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Output;
 use std::time::Duration;
 
 use hypovisor_l1::SymbolFile;
@@ -57,9 +58,22 @@ fn arguments(socket: &Path) -> [OsString; 2] {
     ["-gdb".into(), format!("unix:{},server=on,wait=off", socket.display()).into()]
 }
 
-fn address_of(symbol: &str, machine: &Driven) -> Gva {
+/// A machine that runs the script, with a debugger that knows where `do_sched_op` is, to its own end; what the engine said.
+fn debugged(dir: &Path, recording: &Path, debug: impl FnOnce(&mut Debugger, Gva)) -> Output {
+    let (machine, socket) = (Driven::new(dir, SCRIPT), dir.join("gdb"));
     let symbols = std::fs::read(machine.symbols()).unwrap();
-    SymbolFile::parse(&symbols).unwrap().symbols().address_of(symbol).unwrap()
+    let place = SymbolFile::parse(&symbols).unwrap().symbols().address_of("do_sched_op").unwrap();
+    std::thread::scope(|scope| {
+        let engine = machine.start_with(recording, &arguments(&socket));
+        let driver = scope.spawn(|| machine.drive());
+        machine.wait_for("ready");
+        let mut debugger = Debugger::connect(&socket);
+        debugger.ask("?");
+        debug(&mut debugger, place);
+        assert_eq!(debugger.ask("D"), "OK");
+        driver.join().unwrap().unwrap();
+        engine.wait_with_output().unwrap()
+    })
 }
 
 #[test]
@@ -67,28 +81,18 @@ fn address_of(symbol: &str, machine: &Driven) -> Gva {
 fn a_debugger_is_refused_the_processors_breakpoints_and_the_machine_goes_on() {
     let _machine = one_machine();
     let dir = tempfile::tempdir().unwrap();
-    let machine = Driven::new(dir.path(), SCRIPT);
-    let (recording, socket) = (dir.path().join("recording"), dir.path().join("gdb"));
-    let place = address_of("do_sched_op", &machine);
-    std::thread::scope(|scope| {
-        let engine = machine.start_with(&recording, &arguments(&socket));
-        let driver = scope.spawn(|| machine.drive());
-        machine.wait_for("ready");
-        let mut debugger = Debugger::connect(&socket);
-        debugger.ask("?");
+    let recording = dir.path().join("recording");
+    let output = debugged(dir.path(), &recording, |debugger, place| {
         let refused = debugger.ask(&format!("Z1,{place:x},1"));
         assert!(refused.starts_with('E'), "the hooks stand there, so not {refused:?}");
         // QEMU (10.0) keeps one that was refused, and asks for it again with the next one, until it is taken back.
         debugger.ask(&format!("z1,{place:x},1"));
         assert_eq!(debugger.ask(&format!("Z0,{place:x},1")), "OK");
         assert_eq!(debugger.ask(&format!("z0,{place:x},1")), "OK");
-        assert_eq!(debugger.ask("D"), "OK");
-        driver.join().unwrap().expect("the machine goes on to its own end");
-        let output = engine.wait_with_output().unwrap();
-        let said = text(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        assert!(said.contains("hardware breakpoints, which Hypovisor uses: refused"), "{said}");
     });
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("hardware breakpoints, which Hypovisor uses: refused"), "{said}");
     assert_eq!(marks(&recording, 7), 100);
 }
 
@@ -97,23 +101,13 @@ fn a_debugger_is_refused_the_processors_breakpoints_and_the_machine_goes_on() {
 fn who_watches_is_told_that_qemu_has_stopped_the_machine() {
     let _machine = one_machine();
     let dir = tempfile::tempdir().unwrap();
-    let machine = Driven::new(dir.path(), SCRIPT);
-    let (recording, socket) = (dir.path().join("recording"), dir.path().join("gdb"));
-    let place = address_of("do_sched_op", &machine);
-    std::thread::scope(|scope| {
-        let engine = machine.start_with(&recording, &arguments(&socket));
-        let driver = scope.spawn(|| machine.drive());
-        machine.wait_for("ready");
-        let mut debugger = Debugger::connect(&socket);
-        debugger.ask("?");
+    let output = debugged(dir.path(), &dir.path().join("recording"), |debugger, place| {
         assert_eq!(debugger.ask(&format!("Z1,{place:x},1")), "OK");
         let stopped = debugger.ask("c");
         assert!(stopped.starts_with("T05"), "{stopped}");
         std::thread::sleep(STANDSTILL);
         assert_eq!(debugger.ask(&format!("z1,{place:x},1")), "OK");
-        assert_eq!(debugger.ask("D"), "OK");
-        driver.join().unwrap().expect("the machine goes on to its own end");
-        let said = text(&engine.wait_with_output().unwrap().stderr);
-        assert_eq!(said.matches("QEMU itself has stopped the machine (debug)").count(), 1, "{said}");
     });
+    let said = text(&output.stderr);
+    assert_eq!(said.matches("QEMU itself has stopped the machine (debug)").count(), 1, "{said}");
 }
